@@ -1,0 +1,1 @@
+//! BPF type format: argument names and types of kernel functions.

@@ -1,0 +1,1 @@
+//! Kernel symbols: address to name.

@@ -1,0 +1,22 @@
+//! Reads and writes `trace.dat` files of the Linux kernel's ftrace and turns their events into text.
+//!
+//! The crate knows bytes and never touches a kernel: it opens any machine's file on any machine, so no number
+//! (page size, long size, byte order) is ever taken from the host.
+
+pub mod btf;
+pub mod comm;
+pub mod decoder;
+pub mod endian;
+pub mod error;
+pub mod filter;
+pub mod format;
+pub mod kallsyms;
+pub mod plugin;
+pub mod print;
+pub mod printk;
+pub mod ring;
+
+pub use decoder::Decoder;
+pub use endian::{Endian, LongSize};
+pub use error::{Error, Result};
+pub use ring::record::{Lost, Record};

@@ -1,0 +1,37 @@
+//! Events with a look of their own, one file per event family, and what depends on other records.
+
+use crate::{Decoder, Record, format::Event};
+
+/// Prints the last column of one event; made once per event, when its first record is printed.
+///
+/// A printer resolves field positions and tables when it is made, so that printing does not search or allocate.
+pub trait EventPrinter: Send + Sync + std::fmt::Debug {
+    /// Appends the text of the record to `out`. Never fails: what cannot be printed becomes raw fields or a note.
+    fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>);
+}
+
+/// A record with all that its text may depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct PrintCx<'a> {
+    /// Formats, symbols, names of the record's machine.
+    pub dec: &'a Decoder,
+    /// The record's event.
+    pub event: &'a Event,
+    /// The record.
+    pub rec: Record<'a>,
+    /// Corrected time of the record, in nanoseconds unless the clock counts something else.
+    pub ts: u64,
+    /// What other records say about this one.
+    pub note: Note<'a>,
+    /// Position of the record in the output: names learnt from events count only from later positions on.
+    pub seq: u64,
+}
+
+/// What other records say about a record, decided in the one sequential pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Note<'a> {
+    /// Nesting level of a function event.
+    pub indent: u32,
+    /// The `funcgraph_exit` record that directly follows a `funcgraph_entry` and is printed with it.
+    pub leaf_exit: Option<Record<'a>>,
+}

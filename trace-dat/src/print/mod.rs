@@ -1,0 +1,1 @@
+//! Events to text: compiled print formats, printf, helpers.

@@ -1,0 +1,1 @@
+//! printk formats: address to format text.

@@ -1,0 +1,1 @@
+//! The program's parts, so that tests can reach them.

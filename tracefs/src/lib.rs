@@ -1,0 +1,1 @@
+//! Controls the kernel's tracefs. It knows the kernel interface and never a file format.
