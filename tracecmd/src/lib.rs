@@ -1,1 +1,2 @@
 //! The program's parts, so that tests can reach them.
+pub mod net;

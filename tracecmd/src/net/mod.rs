@@ -1,0 +1,3 @@
+//! The network: protocol messages, listener, agent, time synchronisation.
+
+pub mod msg;
