@@ -1,3 +1,5 @@
 //! The network: protocol messages, listener, agent, time synchronisation.
 
+pub mod handshake;
+pub mod limits;
 pub mod msg;
