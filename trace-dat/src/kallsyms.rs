@@ -1,1 +1,368 @@
 //! Kernel symbols: address to name.
+//!
+//! The text is that of `/proc/kallsyms`: address in hex, a type letter, the name, and for a module's symbol a tab and
+//! `[module]`. It has several megabytes on a usual kernel, so it is kept as it is; only sorted addresses and the places
+//! of the names are stored beside it, and an index by name is made when something asks by name.
+
+use std::sync::OnceLock;
+
+use crate::Result;
+
+/// A symbol of the kernel or of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Symbol<'a> {
+    /// Where it begins.
+    pub addr: u64,
+    /// Its name.
+    pub name: &'a [u8],
+    /// The module it belongs to, without brackets; `None` for the kernel's own.
+    pub module: Option<&'a [u8]>,
+}
+
+/// Where the name of a symbol lies in the text.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// First byte of the name.
+    start: u32,
+    /// Bytes of the name.
+    len: u16,
+    /// Bytes from the end of the name to the module's name, 0 for none.
+    module: u16,
+}
+
+/// The symbols by address.
+#[derive(Debug, Default)]
+struct Table {
+    text: Vec<u8>,
+    addrs: Vec<u64>,
+    places: Vec<Place>,
+}
+
+/// The kernel's symbols, read when first asked.
+///
+/// Symbols of type `a` and `A` (absolute) and names that begin with `$` (mapping symbols of ARM) are left out, as
+/// libtraceevent does. Of several symbols at one address the reference's choice is followed: whichever its binary
+/// search meets first, in a table where later lines stand before earlier ones.
+pub struct Kallsyms {
+    load: Box<dyn Fn() -> Result<Vec<u8>> + Send + Sync>,
+    /// More symbols given by the user, behind those of the file.
+    extra: Vec<u8>,
+    table: OnceLock<Table>,
+    by_name: OnceLock<Vec<(u32, u32)>>,
+}
+
+impl std::fmt::Debug for Kallsyms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kallsyms").field("symbols", &self.table.get().map(|t| t.addrs.len())).finish_non_exhaustive()
+    }
+}
+
+impl Default for Kallsyms {
+    fn default() -> Self {
+        Kallsyms::from_bytes(Vec::new())
+    }
+}
+
+impl Kallsyms {
+    /// Symbols of a text that is loaded when the first symbol is asked for. A text that cannot be loaded counts as empty.
+    pub fn new(load: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'static) -> Self {
+        Kallsyms { load: Box::new(load), extra: Vec::new(), table: OnceLock::new(), by_name: OnceLock::new() }
+    }
+
+    /// Symbols of a text at hand.
+    pub fn from_bytes(text: Vec<u8>) -> Self {
+        Kallsyms::new(move || Ok(text.clone()))
+    }
+
+    /// Adds the symbols of another text of the same form (`report --kallsyms`). Has no effect once a symbol was asked for.
+    pub fn add_text(&mut self, text: &[u8]) {
+        if !self.extra.is_empty() && self.extra.last() != Some(&b'\n') {
+            self.extra.push(b'\n');
+        }
+        self.extra.extend_from_slice(text);
+    }
+
+    fn table(&self) -> &Table {
+        self.table.get_or_init(|| {
+            let mut text = (self.load)().unwrap_or_else(|e| {
+                log::warn!("kallsyms: {e}");
+                Vec::new()
+            });
+            if !self.extra.is_empty() {
+                if text.last().is_some_and(|b| *b != b'\n') {
+                    text.push(b'\n');
+                }
+                text.extend_from_slice(&self.extra);
+            }
+            Table::parse(text)
+        })
+    }
+
+    /// How many symbols there are.
+    pub fn len(&self) -> usize {
+        self.table().addrs.len()
+    }
+
+    /// True when there is no symbol.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All symbols sorted by address.
+    pub fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
+        let table = self.table();
+        (0..table.addrs.len()).filter_map(|i| table.symbol(i))
+    }
+
+    /// The symbol that `addr` lies in: the last one that begins at or before it. Nothing before the first symbol, and nothing
+    /// behind the start of the last one, whose end is not known.
+    pub fn find(&self, addr: u64) -> Option<Symbol<'_>> {
+        let table = self.table();
+        table.index(addr).and_then(|i| table.symbol(i))
+    }
+
+    /// Where the symbol of this name begins; of several the one with the lowest address.
+    pub fn address_of(&self, name: &[u8]) -> Option<u64> {
+        let table = self.table();
+        let index = self.by_name.get_or_init(|| {
+            let mut v: Vec<(u32, u32)> =
+                (0..table.places.len()).map(|i| (hash(table.name(i).unwrap_or_default()), i as u32)).collect();
+            v.sort_unstable();
+            v
+        });
+        let h = hash(name);
+        let from = index.partition_point(|e| e.0 < h);
+        index
+            .get(from..)?
+            .iter()
+            .take_while(|e| e.0 == h)
+            .map(|e| e.1 as usize)
+            .find(|i| table.name(*i) == Some(name))
+            .and_then(|i| table.addrs.get(i).copied())
+    }
+}
+
+fn hash(name: &[u8]) -> u32 {
+    name.iter().fold(0x811c_9dc5, |h: u32, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193))
+}
+
+impl Table {
+    fn parse(text: Vec<u8>) -> Table {
+        // Positions are kept in 32 bits: no kernel has 4 GiB of symbols.
+        let scan = text.get(..text.len().min(u32::MAX as usize)).unwrap_or_default();
+        let guess = scan.len() / 40;
+        let mut addrs = Vec::with_capacity(guess);
+        let mut places = Vec::with_capacity(guess);
+        let mut at = 0;
+        while let Some(rest) = scan.get(at..).filter(|r| !r.is_empty()) {
+            let (addr, place, used) = parse_line(rest);
+            if let (Some(addr), Some((start, len, module))) = (addr, place) {
+                addrs.push(addr);
+                places.push(Place { start: (at + start) as u32, len, module });
+            }
+            at += used;
+        }
+        sort_by_address(&mut addrs, &mut places);
+        Table { text, addrs, places }
+    }
+
+    fn name(&self, i: usize) -> Option<&[u8]> {
+        let p = self.places.get(i)?;
+        let start = p.start as usize;
+        self.text.get(start..start + usize::from(p.len))
+    }
+
+    fn symbol(&self, i: usize) -> Option<Symbol<'_>> {
+        let p = self.places.get(i)?;
+        let end = p.start as usize + usize::from(p.len);
+        let module = match p.module {
+            0 => None,
+            n => self.text.get(end + usize::from(n)..).map(|m| {
+                let end = m.iter().position(|b| *b <= b' ' || *b == b']').unwrap_or(m.len());
+                m.get(..end).unwrap_or_default()
+            }),
+        };
+        Some(Symbol { addr: *self.addrs.get(i)?, name: self.name(i)?, module })
+    }
+
+    /// A plain binary search; its path decides between symbols at one address.
+    #[inline]
+    fn index(&self, addr: u64) -> Option<usize> {
+        let (mut low, mut high) = (0, self.addrs.len());
+        while low < high {
+            let mid = (low + high) / 2;
+            let begin = *self.addrs.get(mid)?;
+            if addr < begin {
+                high = mid;
+            } else if addr == begin || self.addrs.get(mid + 1).is_some_and(|next| addr < *next) {
+                return Some(mid);
+            } else {
+                low = mid + 1;
+            }
+        }
+        None
+    }
+}
+
+/// Start of the name, its length, and bytes from its end to the module's name.
+type NamePlace = (usize, u16, u16);
+
+/// One line at the start of `rest`: address, place of the name, bytes of the whole line.
+#[inline]
+fn parse_line(rest: &[u8]) -> (Option<u64>, Option<NamePlace>, usize) {
+    // The usual shape: 16 digits, blank, letter, blank.
+    let head: Option<&[u8; 19]> = rest.first_chunk();
+    let (addr, kind, start) = match head.and_then(|h| Some((hex16(h.first_chunk()?)?, h))) {
+        Some((addr, h)) if h[16] == b' ' && h[17] > b' ' && h[18] == b' ' => (addr, h[17], 19),
+        _ => match slow_head(rest) {
+            Some(v) => v,
+            None => return (None, None, line_len(rest)),
+        },
+    };
+    let name = rest.get(start..).unwrap_or_default();
+    let len = name.iter().position(|b| *b <= b' ').unwrap_or(name.len());
+    let tail = name.get(len..).unwrap_or_default();
+    let mut module = 0;
+    let used = match tail {
+        [b'\n', ..] => start + len + 1,
+        _ => {
+            if let [b'\t', more @ ..] = tail {
+                let skip = more.iter().position(|b| !matches!(b, b' ' | b'\t')).unwrap_or(more.len());
+                if more.get(skip) == Some(&b'[') {
+                    module = u16::try_from(skip + 2).unwrap_or(0);
+                }
+            }
+            start + len + line_len(tail)
+        }
+    };
+    let keep = !matches!(kind, b'a' | b'A') && len > 0 && name.first() != Some(&b'$');
+    let place = u16::try_from(len).ok().filter(|_| keep).map(|len| (start, len, module));
+    (Some(addr), place, used)
+}
+
+fn line_len(rest: &[u8]) -> usize {
+    memchr::memchr(b'\n', rest).map_or(rest.len(), |n| n + 1)
+}
+
+/// Any other shape that `sscanf("%llx %c %s")` takes.
+#[cold]
+fn slow_head(rest: &[u8]) -> Option<(u64, u8, usize)> {
+    let line = rest.get(..line_len(rest))?;
+    let blanks =
+        |from: usize| line.get(from..).unwrap_or_default().iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
+    let mut at = blanks(0);
+    if line.get(at..at + 2).is_some_and(|x| x.eq_ignore_ascii_case(b"0x")) {
+        at += 2;
+    }
+    let digits = line.get(at..)?.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+    let text = std::str::from_utf8(line.get(at..at + digits)?).ok()?;
+    let addr = u64::from_str_radix(text, 16).ok()?;
+    at += digits;
+    at += blanks(at);
+    let kind = *line.get(at).filter(|b| **b > b' ')?;
+    at += 1;
+    at += blanks(at);
+    Some((addr, kind, at))
+}
+
+/// Sixteen hex digits.
+#[inline]
+fn hex16(b: &[u8; 16]) -> Option<u64> {
+    let (high, low) = b.split_at(8);
+    Some(u64::from(hex8(high.try_into().ok()?)?) << 32 | u64::from(hex8(low.try_into().ok()?)?))
+}
+
+/// Eight hex digits at once, in one register.
+#[inline]
+fn hex8(b: [u8; 8]) -> Option<u32> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let v = u64::from_be_bytes(b);
+    let lower = v | 0x20 * ONES; // digits keep their value, letters become small
+    let letter = (v >> 6) & ONES; // 1 for bytes from 0x40 on
+    // A byte is a digit when it is '0'..='9' or 'a'..='f'.
+    let ok = b.iter().all(u8::is_ascii_hexdigit);
+    if !ok {
+        return None;
+    }
+    let nibbles = (lower & (0x0f * ONES)).wrapping_add(letter * 9);
+    let pairs = (nibbles | nibbles >> 4) & 0x00ff_00ff_00ff_00ff;
+    let quads = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
+    Some((quads | quads >> 16) as u32)
+}
+
+/// Sorts by address; at one address the later line comes first.
+fn sort_by_address(addrs: &mut Vec<u64>, places: &mut Vec<Place>) {
+    if !addrs.is_sorted() {
+        let mut order: Vec<(u64, u32)> = addrs.iter().zip(0u32..).map(|(a, i)| (*a, i)).collect();
+        order.sort(); // kallsyms consists of a few sorted runs, which the stable sort finds
+        let moved = order.iter().filter_map(|(_, i)| places.get(*i as usize).copied()).collect();
+        *places = moved;
+        for (a, (sorted, _)) in addrs.iter_mut().zip(&order) {
+            *a = *sorted;
+        }
+    }
+    let mut from = 0;
+    for group in addrs.chunk_by(|a, b| a == b) {
+        if group.len() > 1
+            && let Some(p) = places.get_mut(from..from + group.len())
+        {
+            p.reverse();
+        }
+        from += group.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(k: &Kallsyms, addr: u64) -> &str {
+        k.find(addr).map_or("", |s| std::str::from_utf8(s.name).unwrap())
+    }
+
+    #[test]
+    fn lookup_follows_the_reference() {
+        let text = "0000000000000000 A fixed\n0000000000001000 T alpha\n0000000000001000 T alpha2\n\
+            0000000000001000 t alpha3\n0000000000002000 a absym\n0000000000003000 T $dollar\n\
+            0000000000004000 T beta\t[mod]\n0000000000005000 T gamma [mod2]\n0000000000005000 T gamma2\n\
+            0000000000004800 T early\n0000000000006000 D last\n";
+        let k = Kallsyms::from_bytes(text.into());
+        let wanted = [
+            (0, ""),
+            (0xfff, ""),
+            (0x1000, "alpha"),
+            (0x1001, "alpha"),
+            (0x3000, "alpha"),
+            (0x4000, "beta"),
+            (0x4001, "beta"),
+            (0x4800, "early"),
+            (0x4fff, "early"),
+            (0x5000, "gamma"),
+            (0x5001, "gamma"),
+            (0x6000, "last"),
+            (0x6001, ""),
+            (u64::MAX, ""),
+        ];
+        for (addr, want) in wanted {
+            assert_eq!(name(&k, addr), want, "{addr:#x}");
+        }
+        let order: Vec<_> = k.iter().map(|s| String::from_utf8_lossy(s.name).into_owned()).collect();
+        assert_eq!(order, ["alpha3", "alpha2", "alpha", "beta", "early", "gamma2", "gamma", "last"]);
+        assert_eq!(k.find(0x4000).unwrap().module, Some(&b"mod"[..]));
+        assert_eq!(k.find(0x5000).unwrap().module, None);
+        assert_eq!(k.address_of(b"early"), Some(0x4800));
+        assert_eq!(k.address_of(b"absym"), None);
+    }
+
+    #[test]
+    fn odd_lines() {
+        let k = Kallsyms::from_bytes(
+            b"1000 T a\nbad\n\n 2000  t   b x\nc0FFee01 T c\r\n9000 T \nfffffffffffffffffff T big\n".into(),
+        );
+        let all: Vec<_> = k.iter().map(|s| (s.addr, s.name)).collect();
+        assert_eq!(all, [(0x1000, &b"a"[..]), (0x2000, b"b"), (0xc0ff_ee01, b"c")]);
+        assert!(Kallsyms::default().is_empty());
+        assert_eq!(hex16(b"ffffffff81a0bCdE"), Some(0xffff_ffff_81a0_bcde));
+        assert_eq!(hex16(b"ffffffff81a0bCdG"), None);
+    }
+}
