@@ -11,12 +11,14 @@ pub mod error;
 pub mod filter;
 pub mod format;
 pub mod kallsyms;
+pub mod lazy;
 pub mod plugin;
 pub mod print;
 pub mod printk;
 pub mod ring;
 
-pub use decoder::Decoder;
+pub use decoder::{Decoder, DecoderParts, PluginOption, PrintOptions};
 pub use endian::{Endian, LongSize};
 pub use error::{Error, Result};
+pub use lazy::{FormatTexts, LazyFormats, LazyText};
 pub use ring::record::{Lost, Record};

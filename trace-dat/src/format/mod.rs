@@ -1,6 +1,10 @@
 //! Event formats: the text of `events/SYSTEM/EVENT/format` and what is compiled from it.
 
+mod table;
+
 use bitflags::bitflags;
+
+pub use table::EventTable;
 
 bitflags! {
     /// Properties of a field, as libtraceevent names them.
@@ -59,6 +63,10 @@ pub struct Event {
     pub common: Vec<Field>,
     /// The event's own fields, in the order of the format.
     pub fields: Vec<Field>,
+    /// The text behind `print fmt:`, empty when there is none.
+    pub print_fmt: String,
+    /// How it is printed; decided when its first record is.
+    pub(crate) how: crate::print::How,
 }
 
 impl Event {

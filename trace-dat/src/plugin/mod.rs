@@ -35,3 +35,13 @@ pub struct Note<'a> {
     /// The `funcgraph_exit` record that directly follows a `funcgraph_entry` and is printed with it.
     pub leaf_exit: Option<Record<'a>>,
 }
+
+/// The printer of an event that has a look of its own; `None`: its print fmt is used.
+pub fn printer_for(_dec: &Decoder, _event: &Event) -> Option<Box<dyn EventPrinter>> {
+    None
+}
+
+/// The helper function of this name that print formats may call.
+pub fn helper(_name: &str) -> Option<&'static crate::print::Helper> {
+    None
+}
