@@ -1,2 +1,3 @@
 //! The program's parts, so that tests can reach them.
 pub mod net;
+pub mod report;

@@ -1,0 +1,4 @@
+//! `report`: the records of trace files as lines of text.
+
+pub mod layout;
+pub mod pipeline;
