@@ -5,7 +5,7 @@
 
 use super::{
     limits::Limits,
-    msg::{MAX_MESSAGE, Msg, MsgError},
+    msg::{EXTENSION_FINAL, MAX_MESSAGE, Msg, MsgError},
 };
 
 /// What the listener sends first.
@@ -47,6 +47,8 @@ pub struct Announced {
     pub subbuf: u32,
     /// How its data will come.
     pub carrier: Carrier,
+    /// It will send its final counts, command lines and options before CLOSE.
+    pub sends_final: bool,
 }
 
 /// What the machine wants done.
@@ -60,6 +62,8 @@ pub enum Event {
     Metadata(Vec<u8>),
     /// The metadata is complete.
     MetadataDone,
+    /// Append these bytes to what the client says at the end.
+    Final(Vec<u8>),
     /// The client ends the recording.
     Close,
     /// Worth a line in the log.
@@ -125,7 +129,7 @@ impl Protocol {
             state: State::Version { unknown: None },
             buf: Vec::new(),
             limits,
-            announced: Announced { version: 1, cpus: 0, subbuf: 0, carrier: Carrier::Udp },
+            announced: Announced { version: 1, cpus: 0, subbuf: 0, carrier: Carrier::Udp, sends_final: false },
             over_vsock,
         }
     }
@@ -202,7 +206,8 @@ impl Protocol {
     pub fn ports(&mut self, ports: &[u32]) -> Result<Vec<u8>, ProtocolError> {
         if self.announced.version == 3 {
             self.state = State::Metadata;
-            return Ok(Msg::RInit { ports: ports.to_vec() }.encode()?);
+            let extensions = if self.announced.sends_final { EXTENSION_FINAL } else { 0 };
+            return Ok(Msg::RInit { ports: ports.to_vec(), extensions }.encode()?);
         }
         self.state = State::V1Metadata;
         let mut text = ports.iter().map(u32::to_string).collect::<Vec<_>>().join(",").into_bytes();
@@ -249,7 +254,7 @@ impl Protocol {
             }
             State::TInit => {
                 let Some(m) = self.message()? else { return Ok(false) };
-                let Msg::TInit { cpus, page_size, options } = m else {
+                let Msg::TInit { cpus, page_size, options, extensions } = m else {
                     return Err(ProtocolError::Unexpected { got: m.name(), want: "TINIT" });
                 };
                 let mut carrier = if self.over_vsock { Carrier::Vsock } else { Carrier::Udp };
@@ -263,7 +268,8 @@ impl Protocol {
                         _ => out.push(Event::Log(format!("unknown option {o:?} ignored"))),
                     }
                 }
-                self.announce(3, cpus, page_size, carrier, out)?;
+                let sends_final = extensions & EXTENSION_FINAL != 0;
+                self.announce(Announced { version: 3, cpus, subbuf: page_size, carrier, sends_final }, out)?;
             }
             State::Metadata => {
                 let Some(m) = self.message()? else { return Ok(false) };
@@ -287,6 +293,8 @@ impl Protocol {
                         out.push(Event::Close);
                         self.state = State::Closed;
                     }
+                    Msg::SendData(bytes) if self.announced.sends_final => out.push(Event::Final(bytes)),
+                    Msg::FinData if self.announced.sends_final => {}
                     Msg::NotSupported => {}
                     m => self.not_supported(&m, out)?,
                 }
@@ -302,7 +310,7 @@ impl Protocol {
                 if left > 16 {
                     return Err(ProtocolError::Refused(format!("{left} options")));
                 }
-                self.announced = Announced { version: 1, cpus, subbuf, carrier: Carrier::Udp };
+                self.announced = Announced { version: 1, cpus, subbuf, carrier: Carrier::Udp, sends_final: false };
                 self.options_left(left, out)?;
             }
             State::V1OptionSize { left } => {
@@ -359,22 +367,14 @@ impl Protocol {
             self.state = State::V1OptionSize { left };
             return Ok(());
         }
-        let Announced { cpus, subbuf, carrier, .. } = self.announced;
-        self.announce(1, cpus, subbuf, carrier, out)
+        self.announce(self.announced.clone(), out)
     }
 
-    fn announce(
-        &mut self,
-        version: u8,
-        cpus: u32,
-        subbuf: u32,
-        carrier: Carrier,
-        out: &mut Vec<Event>,
-    ) -> Result<(), ProtocolError> {
-        self.limits.check(cpus, subbuf).map_err(ProtocolError::Refused)?;
-        self.announced = Announced { version, cpus, subbuf, carrier };
+    fn announce(&mut self, announced: Announced, out: &mut Vec<Event>) -> Result<(), ProtocolError> {
+        self.limits.check(announced.cpus, announced.subbuf).map_err(ProtocolError::Refused)?;
+        self.announced = announced.clone();
         self.state = State::Ports;
-        out.push(Event::Announced(self.announced.clone()));
+        out.push(Event::Announced(announced));
         Ok(())
     }
 
@@ -430,19 +430,26 @@ mod tests {
 
     #[test]
     fn v3_from_hello_to_close() {
-        let tinit = Msg::TInit { cpus: 2, page_size: 4096, options: vec!["tcp".into()] }.encode().unwrap();
+        let tinit =
+            Msg::TInit { cpus: 2, page_size: 4096, options: vec!["tcp".into()], extensions: 0 }.encode().unwrap();
         let (mut p, out) = talk(&[b"-1", b"V3\0", b"7666", b"79\0\0", &tinit]);
         assert_eq!(
             out,
             [
                 Event::Reply(b"V3\0".to_vec()),
                 Event::Reply(b"OK".to_vec()),
-                Event::Announced(Announced { version: 3, cpus: 2, subbuf: 4096, carrier: Carrier::Tcp }),
+                Event::Announced(Announced {
+                    version: 3,
+                    cpus: 2,
+                    subbuf: 4096,
+                    carrier: Carrier::Tcp,
+                    sends_final: false
+                }),
             ]
         );
         assert_eq!(
             Msg::decode(&p.ports(&[1500, 1501]).unwrap()).unwrap().unwrap().0,
-            Msg::RInit { ports: vec![1500, 1501] }
+            Msg::RInit { ports: vec![1500, 1501], extensions: 0 }
         );
         let mut out = Vec::new();
         // A big metadata stream in one piece: the machine never holds more than one message of it.
@@ -467,7 +474,16 @@ mod tests {
     #[test]
     fn v1_with_tcp() {
         let (mut p, out) = talk(&[b"4\0", b"4096\0001\0", b"4\0TCP\0"]);
-        assert_eq!(out, [Event::Announced(Announced { version: 1, cpus: 4, subbuf: 4096, carrier: Carrier::Tcp })]);
+        assert_eq!(
+            out,
+            [Event::Announced(Announced {
+                version: 1,
+                cpus: 4,
+                subbuf: 4096,
+                carrier: Carrier::Tcp,
+                sends_final: false
+            })]
+        );
         assert_eq!(p.ports(&[1500, 1501, 1502, 1503]).unwrap(), b"1500,1501,1502,1503\0");
         let mut out = Vec::new();
         p.feed(b"\x17\x08\x44tracing", &mut out).unwrap();
@@ -487,7 +503,7 @@ mod tests {
     #[test]
     fn claims_are_bounded() {
         for (cpus, page) in [(0, 4096), (1 << 30, 4096), (2, 0), (2, 5000), (2, 1 << 31)] {
-            let tinit = Msg::TInit { cpus, page_size: page, options: vec![] }.encode().unwrap();
+            let tinit = Msg::TInit { cpus, page_size: page, options: vec![], extensions: 0 }.encode().unwrap();
             let (mut p, _) = talk(&[b"-1V3\0766679\0\0"]);
             assert!(matches!(p.feed(&tinit, &mut Vec::new()), Err(ProtocolError::Refused(_))), "{cpus} {page}");
         }

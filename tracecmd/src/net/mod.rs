@@ -1,5 +1,8 @@
 //! The network: protocol messages, listener, agent, time synchronisation.
 
+pub mod addr;
+pub mod conn;
 pub mod handshake;
 pub mod limits;
+pub mod listen;
 pub mod msg;

@@ -13,6 +13,10 @@ pub const MAX_MESSAGE: usize = 8192;
 /// Most data bytes that one [`Msg::SendData`] carries.
 pub const MAX_DATA: usize = MAX_MESSAGE - HEADER;
 
+/// Extension: after FIN_DATA and before CLOSE the client sends its final counts, command lines and options as further
+/// SEND_DATA messages and a second FIN_DATA. Only used when both sides say so.
+pub const EXTENSION_FINAL: u32 = 1;
+
 /// Default port of the agent.
 pub const AGENT_PORT: u32 = 823;
 /// First port that is tried for data.
@@ -109,11 +113,15 @@ pub enum Msg {
         page_size: u32,
         /// The option words.
         options: Vec<String>,
+        /// What the client can do beyond the protocol, see [`EXTENSION_FINAL`]; a word behind those that others know.
+        extensions: u32,
     },
     /// Listener to client: the data port of each CPU.
     RInit {
         /// Port numbers, one a CPU.
         ports: Vec<u32>,
+        /// What the listener can do beyond the protocol and the client asked for; a word behind those that others know.
+        extensions: u32,
     },
     /// A piece of the file's metadata, or of options.
     SendData(Vec<u8>),
@@ -182,14 +190,20 @@ impl Msg {
         let mut data = Vec::new();
         match self {
             Msg::Close | Msg::FinData | Msg::NotSupported | Msg::CloseResp | Msg::Cont => {}
-            Msg::TInit { cpus, page_size, options } => {
+            Msg::TInit { cpus, page_size, options, extensions } => {
                 for v in [*cpus, *page_size, options.len() as u32] {
                     fixed.extend(v.to_be_bytes());
                 }
                 options.iter().for_each(|w| put_word(&mut data, w));
+                if *extensions != 0 {
+                    fixed.extend(extensions.to_be_bytes());
+                }
             }
-            Msg::RInit { ports } => {
+            Msg::RInit { ports, extensions } => {
                 fixed.extend((ports.len() as u32).to_be_bytes());
+                if *extensions != 0 {
+                    fixed.extend(extensions.to_be_bytes());
+                }
                 ports.iter().for_each(|p| put_word(&mut data, &p.to_string()));
             }
             Msg::SendData(bytes) => data.extend_from_slice(bytes),
@@ -271,9 +285,9 @@ impl Msg {
                 if options.len() != count as usize {
                     return Err(MsgError::Count { what: "option words", have: options.len(), want: count as usize });
                 }
-                Msg::TInit { cpus, page_size, options }
+                Msg::TInit { cpus, page_size, options, extensions: next() }
             }
-            2 => Msg::RInit { ports: ports("RINIT", next(), data)? },
+            2 => Msg::RInit { ports: ports("RINIT", next(), data)?, extensions: next() },
             3 => Msg::SendData(data.to_vec()),
             4 => Msg::FinData,
             5 => Msg::NotSupported,
@@ -476,9 +490,9 @@ mod tests {
         };
         for m in [
             Msg::Close,
-            Msg::TInit { cpus: 4, page_size: 4096, options: vec!["tcp".into()] },
-            Msg::TInit { cpus: 1, page_size: 4096, options: vec![] },
-            Msg::RInit { ports: vec![1500, 1501] },
+            Msg::TInit { cpus: 4, page_size: 4096, options: vec!["tcp".into()], extensions: 0 },
+            Msg::TInit { cpus: 1, page_size: 4096, options: vec![], extensions: 0 },
+            Msg::RInit { ports: vec![1500, 1501], extensions: EXTENSION_FINAL },
             Msg::SendData(b"x".repeat(MAX_DATA)),
             Msg::FinData,
             Msg::NotSupported,
@@ -504,7 +518,7 @@ mod tests {
 
     #[test]
     fn bytes_of_tinit() {
-        let b = Msg::TInit { cpus: 2, page_size: 4096, options: vec!["tcp".into()] }.encode().unwrap();
+        let b = Msg::TInit { cpus: 2, page_size: 4096, options: vec!["tcp".into()], extensions: 0 }.encode().unwrap();
         assert_eq!(
             b,
             [
@@ -539,9 +553,15 @@ mod tests {
         // A TINIT with one word more than is known, and one that stops after the CPU count.
         let mut b = vec![0, 0, 0, 28, 0, 0, 0, 1, 0, 0, 0, 16];
         b.extend([0, 0, 0, 2, 0, 0, 16, 0, 0, 0, 0, 0, 9, 9, 9, 9]);
-        assert_eq!(Msg::decode(&b).unwrap().unwrap().0, Msg::TInit { cpus: 2, page_size: 4096, options: vec![] });
+        assert_eq!(
+            Msg::decode(&b).unwrap().unwrap().0,
+            Msg::TInit { cpus: 2, page_size: 4096, options: vec![], extensions: 0x0909_0909 }
+        );
         let b = [0, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 2];
-        assert_eq!(Msg::decode(&b).unwrap().unwrap().0, Msg::TInit { cpus: 2, page_size: 0, options: vec![] });
+        assert_eq!(
+            Msg::decode(&b).unwrap().unwrap().0,
+            Msg::TInit { cpus: 2, page_size: 0, options: vec![], extensions: 0 }
+        );
     }
 
     proptest::proptest! {
