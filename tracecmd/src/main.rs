@@ -1,3 +1,18 @@
 //! `tracecmd`: records, reports and splits Linux kernel traces with the command line of trace-cmd.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
+    let program = tracecmd::cli::program_name(words.first());
+    match tracecmd::cli::run(&program, words.get(1..).unwrap_or_default()) {
+        Ok(code) => code,
+        // Whoever read our output has gone: nothing is left to say.
+        Err(error) if tracecmd::cli::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line: what failed, then each cause.
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{program}: {error:#}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! One file per command. Each has `command()`, its options for clap, and `run()`.
+
+pub mod help;
