@@ -104,10 +104,7 @@ pub fn program_name(argv0: Option<&OsString>) -> String {
 
 /// Whether an error says that the reader of our output went away.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|e| e.downcast_ref::<std::io::Error>())
-        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Runs the command that `words` (without the program's name) ask for.
@@ -293,7 +290,8 @@ fn long_option<'a>(
     let Some((arg, full)) = found else {
         let mut word = b"--".to_vec();
         // `--he` asks for help, when nothing else begins like that.
-        let help = name.len() > 1 && b"help".starts_with(name) && !all.iter().any(|(_, n)| n.as_bytes().starts_with(name));
+        let help =
+            name.len() > 1 && b"help".starts_with(name) && !all.iter().any(|(_, n)| n.as_bytes().starts_with(name));
         word.extend_from_slice(if help { b"help" } else { text });
         out.push(OsString::from_vec(word));
         return;
@@ -326,8 +324,9 @@ fn short_options<'a>(
     while at < text.len() {
         let c = char::from(text[at]);
         at += 1;
-        let known =
-            command.get_arguments().find(|a| a.get_short_and_visible_aliases().is_some_and(|shorts| shorts.contains(&c)));
+        let known = command
+            .get_arguments()
+            .find(|a| a.get_short_and_visible_aliases().is_some_and(|shorts| shorts.contains(&c)));
         let Some(arg) = known else {
             // Not ours: as typed, for clap's message (or its help).
             let mut word = vec![b'-'];
@@ -394,7 +393,19 @@ mod tests {
         let got = parsed(Words::Stop, "-e sched -f pid==1 -v -e irq -T -f x -v ls -la -e nope").unwrap();
         assert_eq!(
             got,
-            ["e=sched", "f=pid==1", "v", "e=irq", "T", "f=x", "v", "command=ls", "command=-la", "command=-e", "command=nope"]
+            [
+                "e=sched",
+                "f=pid==1",
+                "v",
+                "e=irq",
+                "T",
+                "f=x",
+                "v",
+                "command=ls",
+                "command=-la",
+                "command=-e",
+                "command=nope"
+            ]
         );
     }
 
