@@ -5,6 +5,7 @@
 
 pub mod btf;
 pub mod comm;
+pub mod compress;
 pub mod decoder;
 pub mod endian;
 pub mod error;
