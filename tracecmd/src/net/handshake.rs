@@ -473,7 +473,7 @@ mod tests {
 
     #[test]
     fn v1_with_tcp() {
-        let (mut p, out) = talk(&[b"4\0", b"4096\0001\0", b"4\0TCP\0"]);
+        let (mut p, out) = talk(&[b"4\0", b"4096\0\x30\x30\x31\0", b"4\0TCP\0"]);
         assert_eq!(
             out,
             [Event::Announced(Announced {
@@ -504,7 +504,7 @@ mod tests {
     fn claims_are_bounded() {
         for (cpus, page) in [(0, 4096), (1 << 30, 4096), (2, 0), (2, 5000), (2, 1 << 31)] {
             let tinit = Msg::TInit { cpus, page_size: page, options: vec![], extensions: 0 }.encode().unwrap();
-            let (mut p, _) = talk(&[b"-1V3\0766679\0\0"]);
+            let (mut p, _) = talk(&[b"-1V3\0\x37\x36\x36\x36\x37\x39\0\0"]);
             assert!(matches!(p.feed(&tinit, &mut Vec::new()), Err(ProtocolError::Refused(_))), "{cpus} {page}");
         }
         let mut p = Protocol::new(Limits::default(), false);
@@ -516,7 +516,7 @@ mod tests {
         fn any_bytes_end_or_wait(pieces in proptest::collection::vec(proptest::collection::vec(proptest::num::u8::ANY, 0..300), 0..8), v3 in proptest::bool::ANY) {
             let mut p = Protocol::new(Limits::default(), false);
             let mut out = Vec::new();
-            if v3 { p.feed(b"-1V3\0766679\0\0", &mut out).unwrap(); }
+            if v3 { p.feed(b"-1V3\0\x37\x36\x36\x36\x37\x39\0\0", &mut out).unwrap(); }
             for piece in pieces {
                 if p.feed(&piece, &mut out).is_err() { break }
             }

@@ -1,6 +1,7 @@
 //! The network: protocol messages, listener, agent, time synchronisation.
 
 pub mod addr;
+pub mod client;
 pub mod conn;
 pub mod handshake;
 pub mod limits;

@@ -181,6 +181,17 @@ impl Msg {
         name_of(self.number())
     }
 
+    /// What a side does that sends it, for messages of errors.
+    pub fn name_for_people(&self) -> &'static str {
+        match self {
+            Msg::SendData(_) | Msg::FinData => "sending metadata",
+            Msg::Close | Msg::CloseResp => "ending the recording",
+            Msg::TInit { .. } | Msg::RInit { .. } => "announcing the recording",
+            Msg::TimeSync { .. } => "synchronising time",
+            _ => "talking to it",
+        }
+    }
+
     /// The bytes to send.
     ///
     /// # Errors

@@ -202,7 +202,7 @@ impl CpuData {
 
     /// A datagram: one sub-buffer. What is missing of it was never sent or is cut off: zeros take its place.
     fn datagram(&mut self, bytes: &mut [u8], layout: Option<Layout>) -> io::Result<()> {
-        if bytes.len() % self.subbuf == 0 {
+        if bytes.len().is_multiple_of(self.subbuf) {
             return self.append(bytes, layout);
         }
         let mut whole = bytes.to_vec();

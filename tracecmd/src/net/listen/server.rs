@@ -96,7 +96,7 @@ pub struct Server {
     /// Connections whose name is being looked up.
     nameless: HashMap<u32, (Socket, Peer, Instant)>,
     next_id: u32,
-    names: (Sender<(u32, IpAddr)>, Receiver<(u32, String)>),
+    names: Resolver,
     finished: (Sender<Finished>, Receiver<Finished>),
     finishing: usize,
     /// Bytes of recordings that have ended.
@@ -678,8 +678,11 @@ impl Server {
     }
 }
 
+/// Questions to and answers of the thread that finds names.
+type Resolver = (Sender<(u32, IpAddr)>, Receiver<(u32, String)>);
+
 /// A thread that finds the names of addresses, one after the other.
-fn resolver(wake: Arc<EventFd>) -> io::Result<(Sender<(u32, IpAddr)>, Receiver<(u32, String)>)> {
+fn resolver(wake: Arc<EventFd>) -> io::Result<Resolver> {
     let (ask, asked) = unbounded::<(u32, IpAddr)>();
     let (answer, answers) = unbounded();
     std::thread::Builder::new().name("names".into()).spawn(move || {
