@@ -84,22 +84,14 @@ pub enum Error {
         /// What was expected.
         why: String,
     },
-    /// Compressed data is damaged.
-    #[error("{algorithm} data at {offset:#x}: {why}")]
-    Unpack {
-        /// Name of the algorithm.
-        algorithm: &'static str,
+    /// Compressed data is damaged, or the compression library fails.
+    #[error("{codec} data at {offset:#x}: {why}")]
+    Compressed {
         /// Where the compressed bytes begin in the file.
         offset: u64,
+        /// Name of the codec.
+        codec: &'static str,
         /// What the library found.
-        why: String,
-    },
-    /// A compression library cannot be set up or does not pack.
-    #[error("{algorithm} does not compress: {why}")]
-    Pack {
-        /// Name of the algorithm.
-        algorithm: &'static str,
-        /// What the library answered.
         why: String,
     },
 }
