@@ -140,7 +140,7 @@ impl Types {
         let types = section(type_off, type_len, "BTF types")?;
         let strings = section(str_off, str_len, "BTF names")?;
         let mut btf =
-            Btf { endian, types_at: types.start, strings, places: Vec::new(), functions: OnceLock::new(), data };
+            Types { endian, types_at: types.start, strings, places: Vec::new(), functions: OnceLock::new(), data };
         let mut at = types.start;
         while at < types.end {
             let used = btf.read_type(at).and_then(|t| t.more.checked_add(t.extra()?)).filter(|end| *end <= types.end);
