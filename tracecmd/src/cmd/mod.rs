@@ -1,3 +1,4 @@
 //! One file per command. Each has `command()`, its options for clap, and `run()`.
 
 pub mod help;
+pub mod listen;

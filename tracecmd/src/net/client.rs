@@ -234,7 +234,11 @@ impl Remote {
         socket.set_write_timeout(options.timeout).map_err(failed)?;
         let control = match &options.tls {
             None => Conn::plain(socket),
-            Some(config) => Conn::tls(socket, session(&options.target, config)?.into()),
+            Some(config) => {
+                let mut conn = Conn::tls(socket, session(&options.target, config)?.into());
+                conn.handshake().map_err(|e| RemoteError::Tls { target: target.clone(), why: e.to_string() })?;
+                conn
+            }
         };
         let carrier = match (&options.target, options.tcp || options.tls.is_some()) {
             (Target::Vsock { .. }, _) => Carrier::Vsock,
@@ -390,7 +394,12 @@ impl Remote {
         prepare(&s);
         match &self.options.tls {
             None => Ok(DataSink::Stream(s)),
-            Some(config) => Ok(DataSink::Tls(Box::new(Conn::tls(s, session(target, config)?.into())))),
+            Some(config) => {
+                s.set_read_timeout(self.options.timeout).map_err(failed)?;
+                let mut conn = Conn::tls(s, session(target, config)?.into());
+                conn.handshake().map_err(failed)?;
+                Ok(DataSink::Tls(Box::new(conn)))
+            }
         }
     }
 

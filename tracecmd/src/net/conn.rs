@@ -62,6 +62,22 @@ impl Conn {
         self.out.len()
     }
 
+    /// Completes the TLS handshake on a blocking socket; nothing to do without TLS.
+    ///
+    /// # Errors
+    /// The peer is not who it should be, or the connection is broken.
+    pub fn handshake(&mut self) -> io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => {
+                while tls.is_handshaking() {
+                    tls.complete_io(&mut self.raw)?;
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Queues bytes; [`Conn::flush`] sends them.
     pub fn send(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);

@@ -7,3 +7,4 @@ pub mod handshake;
 pub mod limits;
 pub mod listen;
 pub mod msg;
+pub mod tls;

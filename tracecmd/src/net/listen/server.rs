@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt::Write as _,
+    fs::File,
     io::{self, Write},
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
@@ -48,7 +49,7 @@ pub enum Listen {
 pub struct TlsConfig(pub Arc<rustls::ServerConfig>);
 
 /// What the listener is to do.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Config {
     /// Where clients connect.
     pub listen: Listen,
@@ -64,6 +65,8 @@ pub struct Config {
     pub data_ports: RangeInclusive<u16>,
     /// TLS, if connections are to be inside it.
     pub tls: Option<TlsConfig>,
+    /// Where log lines go instead of stdout.
+    pub log: Option<File>,
     /// Show progress on the terminal.
     pub progress: bool,
 }
@@ -642,10 +645,17 @@ impl Server {
 
     fn log(&self, line: String) {
         let print = || {
-            let mut out = io::stdout().lock();
             // A log that cannot be written is no reason to lose recordings.
-            let _ = writeln!(out, "{line}");
-            let _ = out.flush();
+            let _ = match &self.config.log {
+                Some(file) => {
+                    let mut file: &File = file;
+                    writeln!(file, "{line}")
+                }
+                None => {
+                    let mut out = io::stdout().lock();
+                    writeln!(out, "{line}").and_then(|()| out.flush())
+                }
+            };
         };
         match &self.progress {
             Some(bar) => bar.suspend(print),
