@@ -1,1 +1,41 @@
-//! Controls the kernel's tracefs. It knows the kernel interface and never a file format.
+//! Controls the Linux kernel's tracefs. It knows the kernel interface and never a file format.
+//!
+//! [`TraceFs`] is where tracefs is mounted; it gives [`Instance`]s, and everything else hangs off an instance:
+//! tracers, options, clocks, buffers, events with filters and triggers, function and process filters, raw data per CPU.
+//! Feature questions are answered from the kernel's own files, never from its version.
+//!
+//! With a [`Journal`] each write is noted first and can be undone, also by another process after a crash.
+
+#![deny(unsafe_code)]
+
+mod buffer;
+mod clock;
+mod cmdlines;
+mod cpu;
+mod cpumask;
+mod error;
+mod event;
+mod file;
+mod func_filter;
+pub mod glob;
+mod instance;
+pub mod journal;
+mod marker;
+mod option;
+mod pid_filter;
+mod root;
+mod tracer;
+
+pub use buffer::{BufferSize, Stats};
+pub use cpu::{CpuReader, StopHandle, Wait, subbuf_size_of};
+pub use cpumask::CpuSet;
+pub use error::{Error, Result, nearest};
+pub use event::{EnableState, EventTarget};
+pub use file::{ControlFile, Dir, newest_entry};
+pub use func_filter::{FuncList, FuncPattern};
+pub use instance::Instance;
+pub use journal::Journal;
+pub use marker::{Marker, RawMarker};
+pub use pid_filter::PidList;
+pub use root::{DEBUG_DIR, TRACING_DIR, TraceFs, debug_dir};
+pub use tracer::is_latency_tracer;
