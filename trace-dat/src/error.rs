@@ -94,4 +94,7 @@ pub enum Error {
         /// What the library found.
         why: String,
     },
+    /// Something cannot be stored in a file of the chosen version.
+    #[error("cannot be written: {0}")]
+    Unwritable(String),
 }

@@ -17,6 +17,7 @@ pub mod plugin;
 pub mod print;
 pub mod printk;
 pub mod ring;
+pub mod write;
 
 pub use decoder::{Decoder, DecoderParts, PluginOption, PrintOptions};
 pub use endian::{Endian, LongSize};
