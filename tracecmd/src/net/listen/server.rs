@@ -30,7 +30,7 @@ use super::{
 };
 use crate::net::{
     addr::{Network, safe_name},
-    conn::{Conn, prepare},
+    conn::{Conn, plain_ip, prepare},
     handshake::{Event, GREETING, Protocol},
     limits::Limits,
 };
@@ -397,7 +397,7 @@ impl Server {
                     }
                     c.open_metadata().map_err(|e| format!("{}: {e}", c.files.metadata().display()))?;
                     let local = match &c.control {
-                        Some(control) => control.raw().local_addr().ok().and_then(|a| a.as_socket()).map(|a| a.ip()),
+                        Some(control) => control.raw().local_addr().ok().and_then(|a| a.as_socket()).map(|a| plain_ip(a.ip())),
                         None => None,
                     };
                     let (cpus, ports) = socket::open_data_ports(&a, local, &c.peer, &self.config.data_ports, &c.files)
