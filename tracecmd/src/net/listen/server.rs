@@ -397,7 +397,9 @@ impl Server {
                     }
                     c.open_metadata().map_err(|e| format!("{}: {e}", c.files.metadata().display()))?;
                     let local = match &c.control {
-                        Some(control) => control.raw().local_addr().ok().and_then(|a| a.as_socket()).map(|a| plain_ip(a.ip())),
+                        Some(control) => {
+                            control.raw().local_addr().ok().and_then(|a| a.as_socket()).map(|a| plain_ip(a.ip()))
+                        }
                         None => None,
                     };
                     let (cpus, ports) = socket::open_data_ports(&a, local, &c.peer, &self.config.data_ports, &c.files)
