@@ -57,6 +57,7 @@ macro_rules! commands {
 
 /// Every command, in the order of the overview.
 pub const COMMANDS: &[Entry] = commands! {
+    "record" Stop record "trace a command, or until Ctrl-C, into a file"
     "listen" Stop listen "receive recordings of other machines over the network"
     "help" Mix help "explain a command, or list all of them"
 };

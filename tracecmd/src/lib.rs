@@ -1,6 +1,13 @@
 //! The program's parts, so that tests can reach them.
 
+pub mod child;
 pub mod cli;
 pub mod cmd;
+pub mod log;
 pub mod net;
-pub mod report;
+pub mod plan;
+pub mod recorder;
+pub mod session;
+pub mod signal;
+pub mod stats;
+pub mod tracefile;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
     let program = tracecmd::cli::program_name(words.first());
+    tracecmd::log::init(&program);
     match tracecmd::cli::run(&program, words.get(1..).unwrap_or_default()) {
         Ok(code) => code,
         // Whoever read our output has gone: nothing is left to say.

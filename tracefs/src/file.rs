@@ -200,9 +200,18 @@ pub(crate) fn list_dir(path: &Path, dirs: bool) -> Result<Vec<String>> {
 
 pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+    // Some control files (events/header_page) give all they have in one read and then nothing: the first read must be large.
+    // Files from a list (kallsyms, saved_cmdlines) give about a page at a time.
     let mut out = Vec::new();
-    file.read_to_end(&mut out).map_err(|e| Error::io("read", path, e))?;
-    Ok(out)
+    let mut buf = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buf) {
+            Ok(0) => return Ok(out),
+            Ok(n) => out.extend_from_slice(buf.get(..n).unwrap_or_default()),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Error::io("read", path, e)),
+        }
+    }
 }
 
 pub(crate) fn read_text(path: &Path) -> Result<String> {

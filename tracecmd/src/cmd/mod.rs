@@ -2,3 +2,5 @@
 
 pub mod help;
 pub mod listen;
+pub mod record;
+pub mod record_options;

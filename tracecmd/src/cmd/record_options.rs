@@ -1,0 +1,232 @@
+//! The options that record, start, set, extract, stream and profile share.
+
+use std::ffi::OsString;
+
+use clap::{Arg, Command, value_parser};
+
+use crate::cli::{option, optional, switch};
+use crate::plan::Verb;
+
+/// The options of one command of the family. All know all options, so that a wrong one is answered with the words for it; help shows
+/// those that have an effect.
+pub fn command(verb: Verb) -> Command {
+    let mut args = what();
+    args.extend(buffers(verb));
+    args.extend(processes());
+    args.extend(functions());
+    args.extend(output());
+    if verb != Verb::Extract {
+        args.push(switch("t", "With -N: data over TCP in place of UDP").help_heading("Output"));
+        args.push(switch("a", "Store the formats of all events, not only of the chosen ones").help_heading("Output"));
+    }
+    args.extend(manner(verb));
+    args.extend(profile());
+    args.extend(guests());
+    let has_effect = |a: &Arg| !without_effect(verb).contains(&a.get_id().as_str());
+    let args = args.into_iter().map(|a| if has_effect(&a) { a } else { a.hide(true) });
+    let words = Arg::new("command")
+        .value_name("COMMAND")
+        .help("Command to run, with its arguments; all options stand before it")
+        .num_args(0..)
+        .value_parser(value_parser!(OsString))
+        .hide(verb == Verb::Extract);
+    Command::new(verb.name()).args(args).arg(words).after_help(examples(verb))
+}
+
+/// Options that a command refuses or ignores.
+fn without_effect(verb: Verb) -> &'static [&'static str] {
+    const LIVE: &[&str] = &["file-version", "compression", "A", "proxy", "name", "N", "V", "t", "m", "daemonize", "temp"];
+    match verb {
+        Verb::Record => &["fork", "G", "by-comm", "debug", "notimeout", "nofifos"],
+        Verb::Start => &[
+            "o", "N", "V", "t", "m", "A", "proxy", "name", "daemonize", "file-version", "compression", "proc-map", "s",
+            "r", "nosplice", "poll", "temp", "date", "ts-offset", "tsync-interval", "exit-status", "G", "by-comm", "debug",
+            "notimeout", "nofifos", "H", "kptr", "a",
+        ],
+        Verb::Set => &[
+            "o", "N", "V", "t", "m", "A", "proxy", "name", "daemonize", "file-version", "compression", "proc-map", "s",
+            "r", "nosplice", "poll", "temp", "date", "ts-offset", "tsync-interval", "exit-status", "G", "by-comm", "debug",
+            "notimeout", "nofifos", "H", "kptr", "a", "k", "K", "S", "profile", "no-filter", "fork",
+        ],
+        Verb::Extract => &[
+            "e", "f", "R", "v", "fork", "N", "V", "m", "A", "proxy", "name", "daemonize", "G", "by-comm", "debug",
+            "notimeout", "nofifos", "exit-status", "F", "c", "l", "g", "n", "P", "b", "r", "i", "T", "S", "profile", "H",
+            "proc-map", "poll", "nosplice", "user", "func-stack", "max-graph-depth", "module", "no-filter", "M", "C",
+            "subbuf-size", "cmdlines-size", "d", "D", "K", "stderr", "tsync-interval", "tsc2nsec",
+        ],
+        Verb::Stream => LIVE,
+        Verb::Profile => LIVE,
+    }
+}
+
+fn what() -> Vec<Arg> {
+    let h = "What to trace";
+    [
+        option("e", "EVENT", "Trace this event: NAME, SYSTEM, SYSTEM:NAME or all; each part may be a glob"),
+        option("f", "FILTER", "Only when this holds, for the -e before it: 'prev_pid > 1'; several are joined with &&"),
+        option("R", "TRIGGER", "Trigger for the -e before it: stacktrace, snapshot, hist:keys=..."),
+        switch("v", "The -e (and in set the -B) that follow are switched off in place of on"),
+        option("p", "TRACER", "Tracer, such as function or function_graph; `list -t` shows what there is"),
+        option("O", "OPTION", "Set a trace option, or with `no` in front clear it; `list -o` shows them"),
+        switch("T", "A kernel stack with every event (-O stacktrace)"),
+        switch("i", "An event that this kernel does not have is no error"),
+    ]
+    .map(|a| a.help_heading(h))
+    .into()
+}
+
+fn buffers(verb: Verb) -> Vec<Arg> {
+    let h = "Buffers";
+    let extract = verb == Verb::Extract;
+    let mut args = vec![
+        option(
+            "B",
+            "INSTANCE",
+            if extract { "Take this instance" } else { "What follows is for this instance, which is made if it does not exist" },
+        ),
+        option("b", "KB", "Size of the buffer per CPU, kilobytes"),
+        option("subbuf-size", "KB", "Size of a sub-buffer, kilobytes (since Linux 6.8)"),
+        option("M", "MASK", "CPUs to trace, as hexadecimal mask; -1: all"),
+        option("C", "CLOCK", "Trace clock; `list -C` shows them; tsc2nsec: x86-tsc, printed as nanoseconds"),
+        switch("tsc2nsec", "Store how ticks of the TSC become nanoseconds"),
+        option("cmdlines-size", "N", "How many process names the kernel keeps"),
+        switch("k", "Leave everything as it is at the end; tracing stops"),
+        switch("K", "And reset nothing at the start"),
+    ];
+    if extract {
+        args.push(switch("a", "Take all instances"));
+        args.push(switch("t", "Take the top buffer too, beside -B or -a"));
+        args.push(switch("s", "Take the snapshot in place of the buffer"));
+    }
+    args.into_iter().map(|a| a.help_heading(h)).collect()
+}
+
+fn processes() -> Vec<Arg> {
+    let h = "Processes";
+    [
+        switch("F", "Trace only the command"),
+        option("P", "PID[,PID...]", "Trace only these processes; without a command the recording ends with them"),
+        switch("c", "With -F or -P: their children too"),
+        option("user", "NAME", "Run the command as this user"),
+        switch("proc-map", "Store where the traced processes have their programs and libraries"),
+        switch("no-filter", "Do not leave our own recorder threads out of the trace"),
+        switch("exit-status", "End with the status of the command"),
+        switch("fork", "Do not wait for the command"),
+    ]
+    .map(|a| a.help_heading(h))
+    .into()
+}
+
+fn functions() -> Vec<Arg> {
+    let h = "Functions";
+    [
+        option("l", "FUNCTION", "Trace only these: name, glob or regex; or FUNCTION:COMMAND"),
+        option("n", "FUNCTION", "Do not trace these"),
+        option("g", "FUNCTION", "Start function_graph at these"),
+        option("module", "MODULE", "The -l, -n, -g that follow are within this module"),
+        option("max-graph-depth", "N", "How deep function_graph follows calls"),
+        switch("func-stack", "A kernel stack with every function; only with -p function and -l"),
+        switch("d", "Switch function tracing off meanwhile"),
+        switch("D", "And for all users of the function hooks"),
+    ]
+    .map(|a| a.help_heading(h))
+    .into()
+}
+
+fn output() -> Vec<Arg> {
+    let h = "Output";
+    [
+        option("o", "FILE", "Where to write; default: trace.dat"),
+        option("m", "KB", "Keep at most this much per CPU: the newest"),
+        option("file-version", "6|7", "Version of the file format"),
+        option("compression", "NAME", "zstd (default), zlib, none, any"),
+        option("temp", "DIR", "Directory for the raw data during the recording"),
+        switch("date", "Store the time of day, so that report can show it"),
+        option("ts-offset", "N", "Add this to all times"),
+        switch("kptr", "Let the kernel show its addresses while its symbols are copied"),
+        option("N", "HOST:PORT", "Send the data to `listen` on another machine"),
+        option("V", "CID:PORT", "The same over vsock"),
+        switch("q", "Only errors").long("quiet"),
+        switch("stderr", "Our own messages of stdout go to stderr"),
+    ]
+    .map(|a| a.help_heading(h))
+    .into()
+}
+
+fn manner(verb: Verb) -> Vec<Arg> {
+    let h = "Manner";
+    let mut args = vec![
+        option("r", "PRIORITY", "Real-time priority of the recorders"),
+        switch("poll", "Recorders never wait"),
+        switch("nosplice", "Read and write in place of splice"),
+        switch("daemonize", "Go to the background when recording runs"),
+        switch("dry-run", "Print what would be set, and change nothing"),
+        switch("debug", "More messages"),
+        optional("verbose", "LEVEL", "Messages of libraries: none, crit, err, warn, info, debug, all"),
+    ];
+    if verb != Verb::Extract {
+        args.push(option("s", "USEC", "Pause of a recorder when there is nothing to read"));
+    }
+    args.into_iter().map(|a| a.help_heading(h)).collect()
+}
+
+fn profile() -> Vec<Arg> {
+    let h = "Profile";
+    [
+        switch("profile", "Trace what `report --profile` needs"),
+        option("H", "HOOK", "Measure a pair of events: [SYS:]EVENT,FIELD[,PID]/[SYS:]EVENT,FIELD[,FLAGS]"),
+        switch("S", "Only the events that were named"),
+        switch("G", "Interrupts are of no task"),
+        switch("by-comm", "Tasks of one name are one"),
+    ]
+    .map(|a| a.help_heading(h))
+    .into()
+}
+
+fn guests() -> Vec<Arg> {
+    let h = "Guests";
+    [
+        option("A", "GUEST", "Record this guest too: NAME, CID or HOST, with :PORT; options behind it are the guest's"),
+        option("proxy", "PEER", "As -A; the peer records the other side"),
+        option("name", "NAME", "Name of the last -A"),
+        option("tsync-interval", "MS", "Time between clock measurements; negative: none, 0: first and last"),
+        switch("nofifos", "Do not use FIFOs of guests"),
+        switch("notimeout", "Wait for messages without limit"),
+    ]
+    .map(|a| a.help_heading(h))
+    .into()
+}
+
+fn examples(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Record => {
+            "Examples:\n  \
+             record -e sched ls                        events of the scheduler while ls runs\n  \
+             record -p function_graph -g vfs_read -F cat /etc/passwd\n                                            \
+             what vfs_read calls, and how long it takes\n  \
+             record -e 'sched:sched_switch' -f 'prev_prio < 100'\n                                            \
+             real-time tasks only, until Ctrl-C\n  \
+             record -e sched -B disk -e block -b 8192 sleep 1\n                                            \
+             two buffers, the second one larger"
+        }
+        Verb::Start => {
+            "Examples:\n  \
+             start -e sched -e irq         trace until `stop`; look with `show`, store with `extract`\n  \
+             start -p function_graph -F ./program"
+        }
+        Verb::Set => {
+            "Examples:\n  \
+             set -e sched                  switch events on, change nothing else\n  \
+             set -p function               change the tracer\n  \
+             set -v -B foo                 remove an instance"
+        }
+        Verb::Extract => {
+            "Examples:\n  \
+             extract -o now.dat            what the top buffer holds now\n  \
+             extract -s                    the snapshot\n  \
+             extract -B foo -k             an instance, left as it is"
+        }
+        Verb::Stream => "Examples:\n  stream -e sched ls            print the events while they come",
+        Verb::Profile => "Examples:\n  profile -F sleep 1            where a command spends its time",
+    }
+}

@@ -1,0 +1,318 @@
+//! Recorders: one thread per CPU and buffer moves sub-buffers from the kernel into a file, and nothing else.
+//!
+//! A recorder waits in poll(2), so the kernel's `buffer_percent` decides when it is worth waking; then it splices whole
+//! sub-buffers through a pipe into its file. Compression never runs here: the traced machine is disturbed least.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use tracefs::{CpuReader, Instance, StopHandle, Wait};
+
+use crate::child;
+
+/// How recorders work.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Pause after a pass that moved nothing.
+    pub pause: Duration,
+    /// SCHED_FIFO priority.
+    pub priority: Option<i32>,
+    /// Never wait: read in a loop.
+    pub poll: bool,
+    /// read(2) and write(2) in place of splice(2).
+    pub no_splice: bool,
+    /// Limit of each CPU's data in bytes (`-m`).
+    pub max_bytes: Option<u64>,
+}
+
+/// The file of one CPU's raw data.
+#[derive(Debug)]
+pub struct Raw {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The CPU.
+    pub cpu: u32,
+    /// Bytes in it: whole sub-buffers.
+    pub bytes: u64,
+    file: File,
+    /// With `-m`: the older half, whose data comes first; it has no name any more.
+    older: Option<File>,
+}
+
+impl Raw {
+    /// Hands out the data in order, in pieces of at most `size` bytes.
+    ///
+    /// # Errors
+    /// The files cannot be read, or what `each` reports.
+    pub fn for_each(&mut self, size: usize, mut each: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let mut buf = vec![0; size];
+        for file in self.older.iter_mut().chain([&mut self.file]) {
+            file.seek(SeekFrom::Start(0)).with_context(|| format!("cannot read {}", self.path.display()))?;
+            loop {
+                let mut have = 0;
+                while have < buf.len() {
+                    match file.read(&mut buf[have..]) {
+                        Ok(0) => break,
+                        Ok(n) => have += n,
+                        Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                        Err(e) => return Err(e).with_context(|| format!("cannot read {}", self.path.display())),
+                    }
+                }
+                if have == 0 {
+                    break;
+                }
+                each(&buf[..have])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the file.
+    pub fn remove(&self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A running recorder.
+#[derive(Debug)]
+pub struct Recorder {
+    stop: StopHandle,
+    thread: JoinHandle<anyhow::Result<Raw>>,
+    tid: i32,
+    path: PathBuf,
+}
+
+/// The files a recorder fills: one, or with `-m` two halves in turn.
+struct Sink {
+    path: PathBuf,
+    file: File,
+    other: Option<File>,
+    half: u64,
+    in_file: u64,
+    in_other: u64,
+}
+
+fn create(path: &Path) -> anyhow::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .open(path)
+        .with_context(|| format!("cannot create {}", path.display()))
+}
+
+impl Sink {
+    fn new(path: &Path, max: Option<u64>, subbuf: u64) -> anyhow::Result<Sink> {
+        let file = create(path)?;
+        let mut sink =
+            Sink { path: path.to_owned(), file, other: None, half: 0, in_file: 0, in_other: 0 };
+        if let Some(max) = max {
+            let mut second = path.as_os_str().to_owned();
+            second.push(".1");
+            sink.other = Some(create(Path::new(&second))?);
+            std::fs::remove_file(&second).with_context(|| format!("cannot remove {}", Path::new(&second).display()))?;
+            sink.half = (max / 2 / subbuf).max(1) * subbuf;
+        }
+        Ok(sink)
+    }
+
+    /// Counts what was written; a full half makes way for the other one.
+    fn wrote(&mut self, bytes: u64) -> anyhow::Result<()> {
+        self.in_file += bytes;
+        if let Some(other) = &mut self.other
+            && self.in_file >= self.half
+        {
+            other.set_len(0)?;
+            other.seek(SeekFrom::Start(0))?;
+            std::mem::swap(&mut self.file, other);
+            (self.in_other, self.in_file) = (self.in_file, 0);
+        }
+        Ok(())
+    }
+
+    fn finish(self, cpu: u32) -> Raw {
+        Raw { path: self.path, cpu, bytes: self.in_file + self.in_other, file: self.file, older: self.other }
+    }
+}
+
+impl Recorder {
+    /// Starts the recorder of one CPU.
+    ///
+    /// # Errors
+    /// The kernel's file or the output cannot be opened, or the priority is refused.
+    pub fn start(instance: &Instance, cpu: u32, path: &Path, how: &Settings) -> anyhow::Result<Recorder> {
+        let stop = StopHandle::new()?;
+        let mut reader = CpuReader::open(instance, cpu)?.with_stop(stop.clone());
+        let subbuf = reader.subbuf_size() as u64;
+        let sink = Sink::new(path, how.max_bytes, subbuf)?;
+        // Splicing moves up to a pipe's worth at a time, which may be more than a half of the limit.
+        if how.no_splice || sink.other.is_some() && sink.half < 8 << 20 {
+            reader = reader.without_splice();
+        }
+        let (ready, is_ready) = mpsc::channel();
+        let how = how.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("recorder {cpu}"))
+            .spawn(move || {
+                let begun = match how.priority {
+                    Some(p) => child::set_fifo_priority(p).with_context(|| format!("cannot set priority {p}")),
+                    None => Ok(()),
+                };
+                let failed = begun.is_err();
+                let _ = ready.send(begun.map(|()| nix::unistd::gettid().as_raw()));
+                if failed {
+                    return Ok(sink.finish(cpu));
+                }
+                record(&mut reader, sink, cpu, &how)
+            })
+            .context("cannot start a recorder")?;
+        let tid = is_ready.recv().context("a recorder ended at once")??;
+        Ok(Recorder { stop, thread, tid, path: path.to_owned() })
+    }
+
+    /// Its thread, for whoever wants to leave it out of the trace.
+    pub fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    /// Asks it to take what is left and end.
+    pub fn stop(&self) {
+        self.stop.stop();
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// What went wrong in it.
+    pub fn join(self) -> anyhow::Result<Raw> {
+        let Recorder { stop, thread, path, .. } = self;
+        stop.stop();
+        match thread.join() {
+            Ok(result) => result.with_context(|| format!("recorder of {}", path.display())),
+            Err(_) => anyhow::bail!("the recorder of {} failed", path.display()),
+        }
+    }
+}
+
+/// The life of a recorder.
+fn record(reader: &mut CpuReader, mut sink: Sink, cpu: u32, how: &Settings) -> anyhow::Result<Raw> {
+    loop {
+        if how.poll {
+            if reader.wait(Some(Duration::ZERO))? == Wait::Stopped {
+                break;
+            }
+        } else if reader.wait(None)? == Wait::Stopped {
+            break;
+        }
+        let mut moved = false;
+        loop {
+            let n = reader.transfer(sink.file.as_fd())?;
+            if n == 0 {
+                break;
+            }
+            moved = true;
+            sink.wrote(n as u64)?;
+        }
+        if !moved && !how.poll && !how.pause.is_zero() {
+            std::thread::sleep(how.pause);
+        }
+    }
+    drain(reader, &mut sink)?;
+    Ok(sink.finish(cpu))
+}
+
+/// Takes what is in the buffer now, the last, partly filled sub-buffer included.
+fn drain(reader: &mut CpuReader, sink: &mut Sink) -> anyhow::Result<()> {
+    // Tracing is off: what is there is bounded by the buffer. Should somebody have switched it on again, this ends all the same.
+    for _ in 0..1 << 22 {
+        let n = reader.flush(sink.file.as_fd(), 1)?;
+        if n == 0 {
+            break;
+        }
+        sink.wrote(n as u64)?;
+    }
+    Ok(())
+}
+
+/// Takes what a CPU's buffer (or its snapshot) holds now, without a thread.
+///
+/// # Errors
+/// As [`Recorder::start`].
+pub fn extract(instance: &Instance, cpu: u32, path: &Path, snapshot: bool) -> anyhow::Result<Raw> {
+    let mut reader =
+        if snapshot { CpuReader::open_snapshot(instance, cpu)? } else { CpuReader::open(instance, cpu)? };
+    let mut sink = Sink::new(path, None, reader.subbuf_size() as u64)?;
+    drain(&mut reader, &mut sink)?;
+    Ok(sink.finish(cpu))
+}
+
+/// The per-CPU file of a buffer: `OUTPUT.cpuN`, `OUTPUT.INSTANCE.cpuN`; with `--temp` in that directory.
+pub fn raw_path(output: &Path, temp: Option<&Path>, instance: &str, cpu: u32) -> anyhow::Result<PathBuf> {
+    let name = output.file_name().with_context(|| format!("{} is no file name", output.display()))?;
+    let mut name = name.to_owned();
+    if !instance.is_empty() {
+        name.push(".");
+        name.push(instance);
+    }
+    name.push(format!(".cpu{cpu}"));
+    let dir = match temp {
+        Some(dir) => {
+            ensure!(dir.is_dir(), "{} is no directory", dir.display());
+            dir
+        }
+        None => output.parent().unwrap_or(Path::new("")),
+    };
+    Ok(dir.join(name))
+}
+
+/// Flushes a file's data to the disk.
+pub fn sync(raw: &mut Raw) {
+    let _ = raw.file.flush();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_raw_files() {
+        let path = |t: Option<&str>, i| raw_path(Path::new("/a/b.dat"), t.map(Path::new), i, 3).unwrap();
+        assert_eq!(path(None, ""), Path::new("/a/b.dat.cpu3"));
+        assert_eq!(path(None, "foo"), Path::new("/a/b.dat.foo.cpu3"));
+        assert_eq!(path(Some("/tmp"), "foo"), Path::new("/tmp/b.dat.foo.cpu3"));
+        assert_eq!(raw_path(Path::new("x.dat"), None, "", 0).unwrap(), Path::new("x.dat.cpu0"));
+        assert!(raw_path(Path::new("/"), None, "", 0).is_err());
+    }
+
+    #[test]
+    fn two_halves_in_turn() {
+        let t = tempfile::tempdir().unwrap();
+        let path = t.path().join("x.cpu0");
+        let mut sink = Sink::new(&path, Some(20_000), 4096).unwrap();
+        assert_eq!(sink.half, 8192);
+        assert_eq!(std::fs::read_dir(t.path()).unwrap().count(), 1);
+        for n in 1..=7u8 {
+            sink.file.write_all(&[n; 4096]).unwrap();
+            sink.wrote(4096).unwrap();
+        }
+        let mut raw = sink.finish(0);
+        assert_eq!(raw.bytes, 3 * 4096);
+        let mut seen = Vec::new();
+        raw.for_each(4096, |b| {
+            assert_eq!(b.len(), 4096);
+            seen.push(b[0]);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, [5, 6, 7]);
+    }
+}

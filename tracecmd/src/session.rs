@@ -1,0 +1,513 @@
+//! A session with the kernel: carries out a [`Plan`] step by step, in the order of the reference, and brings everything back.
+//!
+//! Every write goes through the `tracefs` crate, whose journal notes the old content first. Whatever ends the session — its
+//! end, an error, a panic — plays the journal backwards when the [`Session`] is dropped; after SIGKILL the journal's file
+//! remains for `reset` and the next session.
+
+use std::fs::File;
+use std::io::Write;
+
+use anyhow::{Context, bail, ensure};
+use tracefs::{EventTarget, FuncList, FuncPattern, Instance, Journal, PidList, TraceFs};
+
+use crate::plan::{Buffer, EventChoice, FuncChoice, PROFILE_EVENTS, Plan, Verb};
+
+/// One buffer that takes part.
+#[derive(Debug)]
+pub struct Active {
+    /// Which one of [`Plan::buffers`].
+    pub index: usize,
+    /// Its control files.
+    pub instance: Instance,
+    /// `tracing_on` before.
+    pub was_on: bool,
+    /// `tracing_on`, held open for the moment before the command starts.
+    pub switch: File,
+}
+
+impl Active {
+    /// Its name in files and messages; empty for the top buffer.
+    pub fn name(&self) -> &str {
+        self.instance.name().unwrap_or("")
+    }
+}
+
+/// A configured kernel, until dropped.
+#[derive(Debug)]
+pub struct Session {
+    root: TraceFs,
+    journal: Journal,
+    /// What takes part: the top buffer first, if it does.
+    pub buffers: Vec<Active>,
+    /// What happens to our changes at the end.
+    ending: Ending,
+}
+
+/// What [`Session::end`] does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Undo everything, as after a record.
+    Undo,
+    /// Everything stays; only a failed set-up is undone.
+    Keep,
+    /// Is done.
+    Done,
+}
+
+impl Session {
+    /// Finds tracefs, checks what can be checked before anything is changed, and makes the instances.
+    ///
+    /// # Errors
+    /// No tracefs, an unknown tracer or clock, an instance that cannot be made.
+    pub fn open(plan: &Plan) -> anyhow::Result<Session> {
+        let journal = Journal::for_session();
+        let root = TraceFs::find()?.with_journal(journal.clone());
+        let top = root.top();
+        for b in plan.selected() {
+            if let Some(tracer) = b.tracer.as_deref().filter(|t| *t != "nop" && !t.is_empty()) {
+                let known = top.tracers()?;
+                ensure!(
+                    known.iter().any(|t| t == tracer),
+                    "Plugin '{tracer}' does not exist (this kernel has: {})",
+                    known.join(" ")
+                );
+                if !plan.quiet {
+                    let _ = writeln!(std::io::stderr(), "  plugin '{tracer}'");
+                }
+            }
+            if let Some(clock) = &b.clock {
+                let known = top.clocks()?;
+                ensure!(
+                    known.contains(clock),
+                    "Clock {clock} is not supported (this kernel has: {})",
+                    known.join(" ")
+                );
+            }
+        }
+        let ending = if plan.keep_before || plan.verb == Verb::Start { Ending::Keep } else { Ending::Undo };
+        let mut session = Session { root, journal, buffers: Vec::new(), ending };
+        for (index, b) in plan.buffers.iter().enumerate() {
+            if b.name.is_some() || plan.top {
+                session.attach(index, b)?;
+            }
+        }
+        Ok(session)
+    }
+
+    /// Opens or makes one buffer and remembers how it was.
+    fn attach(&mut self, index: usize, b: &Buffer) -> anyhow::Result<()> {
+        let instance = match &b.name {
+            None => self.root.top(),
+            Some(name) if b.delete => self.root.instance(name)?,
+            Some(name) => self.root.create_instance(name)?,
+        };
+        let was_on = instance.is_on().unwrap_or(true);
+        let path = instance.file("tracing_on");
+        let switch = std::fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        self.journal.note_value(&path, if was_on { "1" } else { "0" })?;
+        if self.ending == Ending::Undo && !instance.is_new() {
+            // For whoever finds the journal of a killed session; a living one does this in `clean`.
+            self.journal.note_value(&instance.file("events/enable"), "0")?;
+            self.journal.note_value(&instance.file("current_tracer"), "nop")?;
+        }
+        self.buffers.push(Active { index, instance, was_on, switch });
+        Ok(())
+    }
+
+    /// The tracing directory.
+    pub fn root(&self) -> &TraceFs {
+        &self.root
+    }
+
+    /// Writes all settings (steps 7 to 18 of the reference).
+    ///
+    /// # Errors
+    /// The first setting that was asked for and is refused. A refused filter or trigger is only reported.
+    pub fn configure(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        let chosen = self.buffers.iter().map(|a| choose_events(plan, a)).collect::<anyhow::Result<Vec<_>>>()?;
+        self.function_switch(plan)?;
+        if !plan.keep_before {
+            for a in self.buffers.iter().filter(|a| !a.instance.is_new()) {
+                self.clean(a, true)?;
+            }
+        }
+        let pairs = || self.buffers.iter().map(|a| (a, &plan.buffers[a.index]));
+        let default_clock = plan.buffers.iter().find_map(|b| b.clock.as_deref());
+        for (a, b) in pairs() {
+            if let Some(clock) = b.clock.as_deref().or(default_clock) {
+                a.instance.set_clock(clock)?;
+            }
+        }
+        for (a, b) in pairs() {
+            self.functions(plan, a, b)?;
+            if let Some(mask) = &b.cpumask {
+                set_cpumask(&a.instance, mask)?;
+            }
+        }
+        for (a, choices) in self.buffers.iter().zip(&chosen) {
+            self.events(a, choices)?;
+        }
+        if let Some(size) = plan.cmdlines_size {
+            self.root.dir().write("saved_cmdlines_size", &size.to_string())?;
+        }
+        for (a, b) in pairs() {
+            if let Some(kb) = b.size_kb {
+                a.instance.set_buffer_size_kb(kb, None)?;
+            }
+            if let Some(kb) = b.subbuf_kb {
+                a.instance.set_subbuf_size_kb(kb)?;
+            }
+        }
+        for (a, b) in pairs() {
+            if let Some(tracer) = b.tracer.as_deref() {
+                self.tracer(a, tracer)?;
+            }
+        }
+        for (a, b) in pairs() {
+            for option in b.options.iter().rev() {
+                a.instance.write_option(option)?;
+            }
+            if b.follow {
+                a.instance.set_follow_fork(true)?;
+            }
+            if plan.func_stack && a.instance.is_top() {
+                a.instance.write_option("func_stack_trace")?;
+            }
+            if let Some(depth) = b.max_graph_depth {
+                let missing = !a.instance.dir().exists("max_graph_depth");
+                if !(missing && b.profile) {
+                    a.instance.set_max_graph_depth(depth)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `options/function-trace` and the global switch. Without `-d` or `-D` both are switched on; a kernel that refuses
+    /// (lockdown) is then no matter.
+    fn function_switch(&self, plan: &Plan) -> anyhow::Result<()> {
+        let Some(last) = self.buffers.last() else { return Ok(()) };
+        let dir = last.instance.dir();
+        let on = !plan.no_functions;
+        let has_option = dir.exists("options/function-trace");
+        if has_option {
+            let done = dir.write("options/function-trace", if on { "1" } else { "0" });
+            if !on {
+                done?;
+            }
+        }
+        if on || plan.no_ftrace || !has_option {
+            let global = tracefs::Dir::new("/proc/sys/kernel").with_journal(Some(self.journal.clone()));
+            let done = global.write("ftrace_enabled", if on { "1" } else { "0" });
+            if let Err(e) = done {
+                // Nothing was changed, so there is nothing to bring back.
+                let path = global.file("ftrace_enabled");
+                self.journal.forget(|u| u.path() == path)?;
+                if !on {
+                    return Err(e.into());
+                }
+                log::info!("function tracing was not switched on: {e}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops and empties a buffer, its events off; with `tracer` also no tracer.
+    fn clean(&self, a: &Active, tracer: bool) -> anyhow::Result<()> {
+        let i = &a.instance;
+        let dir = i.dir();
+        i.set_on(false)?;
+        if tracer {
+            if i.tracer()? == "function" && dir.exists("options/func_stack_trace") {
+                dir.write("options/func_stack_trace", "0")?;
+            }
+            dir.write("current_tracer", "nop")?;
+        }
+        dir.write("events/enable", "0")?;
+        for system in i.event_systems()? {
+            let target = EventTarget::System(system);
+            if has_filter(i, &target) {
+                i.clear_event_filter(&target)?;
+            }
+        }
+        if dir.exists("set_ftrace_pid") && i.pids(PidList::Function).is_ok_and(|p| !p.is_empty()) {
+            i.set_pids(PidList::Function, &[])?;
+        }
+        i.clear(None)?;
+        Ok(())
+    }
+
+    fn functions(&self, plan: &Plan, a: &Active, b: &Buffer) -> anyhow::Result<()> {
+        let i = &a.instance;
+        let graph_notrace = plan.top_buffer().tracer.as_deref() == Some("function_graph");
+        let (commands, names): (Vec<_>, Vec<_>) = b.functions.iter().rev().partition(|f| f.is_command());
+        set_functions(i, FuncList::Filter, &names)?;
+        let list = if graph_notrace { FuncList::GraphNotrace } else { FuncList::Notrace };
+        set_functions(i, list, &b.not_functions.iter().rev().collect::<Vec<_>>())?;
+        if i.is_top() {
+            set_functions(i, FuncList::Graph, &plan.graph_functions.iter().rev().collect::<Vec<_>>())?;
+        }
+        for command in commands {
+            i.add_function_command(&command.pattern).with_context(|| failed_function(command, FuncList::Filter))?;
+        }
+        Ok(())
+    }
+
+    fn events(&self, a: &Active, choices: &[Chosen<'_>]) -> anyhow::Result<()> {
+        let i = &a.instance;
+        for c in choices.iter().filter(|c| !c.choice.negative) {
+            for target in &c.targets {
+                if let Some(filter) = &c.choice.filter
+                    && let Err(e) = i.set_event_filter(target, filter)
+                {
+                    rejected("filter", &i.file(format!("{}/filter", target.dir())), &e)?;
+                }
+                self.triggers(i, target, &c.choice)?;
+                self.enable(i, target, true)?;
+            }
+        }
+        for c in choices.iter().filter(|c| c.choice.negative) {
+            for target in &c.targets {
+                self.triggers(i, target, &c.choice)?;
+                self.enable(i, target, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn enable(&self, i: &Instance, target: &EventTarget, on: bool) -> anyhow::Result<()> {
+        if self.ending == Ending::Undo {
+            // All events are off afterwards, so there is nothing to note.
+            self.journal.ignore(&i.file(format!("{}/enable", target.dir())));
+        }
+        i.enable(target, on).with_context(|| format!("cannot enable {target}"))
+    }
+
+    fn triggers(&self, i: &Instance, target: &EventTarget, choice: &EventChoice) -> anyhow::Result<()> {
+        let file = format!("{}/trigger", target.dir());
+        for trigger in &choice.triggers {
+            if let Err(e) = i.dir().append(&file, trigger) {
+                rejected("trigger", &i.file(&file), &e)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tracer(&self, a: &Active, tracer: &str) -> anyhow::Result<()> {
+        let i = &a.instance;
+        if tracer.starts_with("function") && i.dir().exists("options/func_stack_trace") {
+            i.dir().write("options/func_stack_trace", "0")?;
+        }
+        i.set_tracer(if tracer.is_empty() { "nop" } else { tracer })?;
+        Ok(())
+    }
+
+    /// Limits the buffers to processes: `-P`, and with `-F` the command.
+    ///
+    /// # Errors
+    /// The kernel has no process filters for events (before Linux 4.4), or refuses.
+    pub fn limit_to(&self, plan: &Plan, command: Option<i32>) -> anyhow::Result<()> {
+        for a in &self.buffers {
+            let b = &plan.buffers[a.index];
+            let mut pids = b.pids.clone();
+            pids.extend(command.filter(|_| plan.only_command));
+            if pids.is_empty() {
+                continue;
+            }
+            let i = &a.instance;
+            ensure!(
+                i.has_pid_list(PidList::Event),
+                "{}: this kernel cannot limit events to processes (since Linux 4.4)",
+                i.file("set_event_pid").display()
+            );
+            i.set_pids(PidList::Event, &pids)?;
+            if i.has_pid_list(PidList::Function)
+                && let Err(e) = i.set_pids(PidList::Function, &pids)
+            {
+                let functions = b.tracer.as_deref().is_some_and(|t| t.starts_with("function"));
+                ensure!(!functions, e);
+                log::info!("functions are not limited to processes: {e}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves our own threads out of what is recorded, where the kernel can (since Linux 5.7).
+    pub fn leave_out(&self, threads: &[i32]) {
+        for a in &self.buffers {
+            for list in [PidList::EventNotrace, PidList::FunctionNotrace] {
+                let functions = list == PidList::FunctionNotrace;
+                if functions && a.instance.tracer().is_ok_and(|t| !t.starts_with("function")) {
+                    continue;
+                }
+                if a.instance.has_pid_list(list)
+                    && let Err(e) = a.instance.add_pids(list, threads)
+                {
+                    log::info!("our own threads are not left out: {e}");
+                }
+            }
+        }
+    }
+
+    /// Switches all buffers on.
+    ///
+    /// # Errors
+    /// As the kernel.
+    pub fn switch_on(&self) -> anyhow::Result<()> {
+        self.buffers.iter().try_for_each(|a| switch(a, b"1"))
+    }
+
+    /// Switches all buffers off.
+    ///
+    /// # Errors
+    /// As the kernel.
+    pub fn switch_off(&self) -> anyhow::Result<()> {
+        self.buffers.iter().try_for_each(|a| switch(a, b"0"))
+    }
+
+    /// Nothing is undone, neither now nor later.
+    pub fn keep(&mut self) {
+        self.journal.keep();
+        self.ending = Ending::Done;
+    }
+
+    /// Brings everything back; what could not be brought back is told.
+    ///
+    /// # Errors
+    /// The first failure; all steps are tried.
+    pub fn end(&mut self) -> anyhow::Result<()> {
+        if self.ending == Ending::Done {
+            return Ok(());
+        }
+        let undo = self.ending == Ending::Undo;
+        self.ending = Ending::Done;
+        let mut first = Ok(());
+        if undo {
+            self.journal.pause(true);
+            for a in self.buffers.iter().filter(|a| !a.instance.is_new()) {
+                let done = self.clean(a, true);
+                if first.is_ok() {
+                    first = done;
+                }
+            }
+        }
+        // An open control file would keep its instance.
+        self.buffers.clear();
+        let errors = self.journal.undo();
+        for e in &errors {
+            log::warn!("not brought back: {e}");
+        }
+        first
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Err(e) = self.end() {
+            log::warn!("not brought back: {e:#}");
+        }
+    }
+}
+
+fn switch(a: &Active, value: &[u8]) -> anyhow::Result<()> {
+    (&a.switch).write_all(value).with_context(|| format!("cannot write {}", a.instance.file("tracing_on").display()))
+}
+
+/// An `-e` and the files it stands for.
+struct Chosen<'p> {
+    choice: std::borrow::Cow<'p, EventChoice>,
+    targets: Vec<EventTarget>,
+}
+
+/// Finds what each `-e` of a buffer means on this kernel.
+fn choose_events<'p>(plan: &'p Plan, a: &Active) -> anyhow::Result<Vec<Chosen<'p>>> {
+    use std::borrow::Cow;
+    let b = &plan.buffers[a.index];
+    let mut list = Vec::new();
+    for choice in &b.events {
+        match a.instance.expand_events(&choice.pattern, !choice.triggers.is_empty()) {
+            Ok(targets) => list.push(Chosen { choice: Cow::Borrowed(choice), targets }),
+            Err(_) if plan.ignore_missing => {}
+            Err(e) => return Err(anyhow::Error::new(e).context(format!("No events enabled with {}", choice.pattern))),
+        }
+    }
+    if b.profile && !plan.strict_profile {
+        for (pattern, stack) in PROFILE_EVENTS {
+            let triggers = if *stack { vec!["stacktrace".to_owned()] } else { Vec::new() };
+            let choice = EventChoice { pattern: (*pattern).to_owned(), triggers, ..EventChoice::default() };
+            // A kernel without one of them is profiled without it.
+            if let Ok(targets) = a.instance.expand_events(pattern, *stack) {
+                list.push(Chosen { choice: Cow::Owned(choice), targets });
+            }
+        }
+    }
+    Ok(list)
+}
+
+/// Whether an event of the system has a filter.
+fn has_filter(i: &Instance, system: &EventTarget) -> bool {
+    let EventTarget::System(name) = system else { return true };
+    let set = |target: &EventTarget| !matches!(i.event_filter(target), Ok(None));
+    set(system)
+        || i.events_of(name).is_ok_and(|events| {
+            events.into_iter().any(|e| {
+                let target = EventTarget::Event(name.clone(), e);
+                i.dir().exists(format!("{}/filter", target.dir())) && set(&target)
+            })
+        })
+}
+
+/// A refused filter or trigger does not stop a recording: what the kernel says about it goes to stdout.
+fn rejected(what: &str, path: &std::path::Path, error: &tracefs::Error) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match error {
+        tracefs::Error::Refused { log, .. } if !log.is_empty() => writeln!(out, "{}", log.trim_end())?,
+        other => writeln!(out, "{other}")?,
+    }
+    writeln!(out, "Failed {what} of {}", path.display())?;
+    Ok(())
+}
+
+fn failed_function(f: &FuncChoice, list: FuncList) -> String {
+    format!("Failed to write {} to {}. Perhaps this function is not available for tracing; run: list -f {}",
+        f.pattern, list.file(), f.pattern)
+}
+
+fn set_functions(i: &Instance, list: FuncList, choices: &[&FuncChoice]) -> anyhow::Result<()> {
+    let Some(first) = choices.first() else { return Ok(()) };
+    let patterns = choices
+        .iter()
+        .map(|c| FuncPattern::new(&c.pattern, c.module.as_deref()))
+        .collect::<Result<Vec<_>, _>>()?;
+    i.set_functions(list, &patterns, false).with_context(|| failed_function(first, list))
+}
+
+/// `-M`: `-1` is all CPUs; anything else goes to the kernel as typed.
+fn set_cpumask(i: &Instance, mask: &str) -> anyhow::Result<()> {
+    if mask.trim() == "-1" {
+        i.set_cpumask(None)?;
+    } else {
+        i.set_cpumask_text(mask)?;
+    }
+    Ok(())
+}
+
+/// Removes or makes the instances that `set` names, and nothing else.
+///
+/// # Errors
+/// An instance to be removed that does not exist or is in use.
+pub fn remove_instances(plan: &Plan) -> anyhow::Result<()> {
+    if plan.verb != Verb::Set {
+        bail!("only set removes instances");
+    }
+    let root = TraceFs::find()?;
+    for b in plan.buffers.iter().filter(|b| b.delete) {
+        if let Some(name) = &b.name {
+            root.instance(name)?.remove()?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Signals as events of a descriptor: blocked in every thread, read where the program waits anyway.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// The wish to end: SIGINT, SIGTERM, SIGHUP.
+#[derive(Debug)]
+pub struct Signals {
+    fd: SignalFd,
+}
+
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// A signal asks to end.
+    Signal,
+    /// One of the descriptors (index) is ready.
+    Ready(usize),
+    /// The time is over.
+    Timeout,
+}
+
+impl Signals {
+    /// Blocks the signals for this thread and all that it starts from now on.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn block() -> anyhow::Result<Signals> {
+        let mut set = SigSet::empty();
+        for s in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            set.add(s);
+        }
+        set.thread_block().context("cannot block signals")?;
+        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .context("cannot make a signal descriptor")?;
+        Ok(Signals { fd })
+    }
+
+    /// Waits for a signal or for one of `others` to be readable.
+    ///
+    /// # Errors
+    /// poll(2) fails.
+    pub fn wait(&self, others: &[BorrowedFd<'_>], timeout: Option<Duration>) -> anyhow::Result<Woken> {
+        let end = timeout.map(|t| Instant::now() + t);
+        loop {
+            let mut fds = vec![PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            fds.extend(others.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)));
+            let left = match end {
+                Some(end) => PollTimeout::try_from(end.saturating_duration_since(Instant::now()))
+                    .unwrap_or(PollTimeout::MAX),
+                None => PollTimeout::NONE,
+            };
+            match poll(&mut fds, left) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(e) => return Err(e).context("cannot wait"),
+                Ok(0) => return Ok(Woken::Timeout),
+                Ok(_) => {}
+            }
+            if fds[0].any() == Some(true) && matches!(self.fd.read_signal(), Ok(Some(_))) {
+                return Ok(Woken::Signal);
+            }
+            if let Some(at) = fds[1..].iter().position(|f| f.any() == Some(true)) {
+                return Ok(Woken::Ready(at));
+            }
+        }
+    }
+
+    /// Whether a signal came already.
+    pub fn pending(&self) -> bool {
+        matches!(self.wait(&[], Some(Duration::ZERO)), Ok(Woken::Signal))
+    }
+}
