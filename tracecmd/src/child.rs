@@ -137,7 +137,8 @@ fn identity(name: &str, cmd: &mut Command) -> anyhow::Result<Identity> {
         .with_context(|| format!("cannot look up user {name}"))?
         .with_context(|| format!("there is no user {name}"))?;
     let c_name = CString::new(name)?;
-    let groups = nix::unistd::getgrouplist(&c_name, user.gid).with_context(|| format!("cannot find groups of {name}"))?;
+    let groups =
+        nix::unistd::getgrouplist(&c_name, user.gid).with_context(|| format!("cannot find groups of {name}"))?;
     cmd.env("HOME", &user.dir).env("USER", name).env("LOGNAME", name);
     let (Uid { .. }, Gid { .. }) = (user.uid, user.gid);
     Ok(Identity {
@@ -210,7 +211,10 @@ mod tests {
         let held = hold(&words("true"), Start { switches: vec![&switch], ..Start::default() }).unwrap();
         assert_eq!(std::fs::read_to_string(&on).unwrap(), "0");
         let fd = pidfd(held.pid).unwrap();
-        assert_eq!(std::fs::read_to_string(format!("/proc/{}/stat", held.pid)).unwrap().split(' ').next(), Some(&*held.pid.to_string()));
+        assert_eq!(
+            std::fs::read_to_string(format!("/proc/{}/stat", held.pid)).unwrap().split(' ').next(),
+            Some(&*held.pid.to_string())
+        );
         let mut child = held.go().unwrap();
         assert_eq!(exit_code(child.wait().unwrap()), 0);
         assert_eq!(std::fs::read_to_string(&on).unwrap(), "1");

@@ -364,8 +364,28 @@ struct Parser {
 
 /// Options that `set` has no use for; it says so in these words.
 const NOT_FOR_SET: &[&str] = &[
-    "a", "G", "o", "H", "s", "S", "r", "N", "V", "t", "k", "date", "nosplice", "nofifos", "profile", "by-comm",
-    "ts-offset", "no-filter", "tsync-interval", "poll", "proc-map", "compression",
+    "a",
+    "G",
+    "o",
+    "H",
+    "s",
+    "S",
+    "r",
+    "N",
+    "V",
+    "t",
+    "k",
+    "date",
+    "nosplice",
+    "nofifos",
+    "profile",
+    "by-comm",
+    "ts-offset",
+    "no-filter",
+    "tsync-interval",
+    "poll",
+    "proc-map",
+    "compression",
 ];
 
 impl Parser {
@@ -694,10 +714,7 @@ impl Parser {
         let something = p.buffers.iter().any(Buffer::traces) || !p.guests.is_empty();
         ensure!(something || p.keep_before, "no event or plugin was specified... aborting");
         let remote = p.buffers.iter().any(|b| b.remote.is_some());
-        ensure!(
-            !remote || p.latency_tracer().is_none(),
-            "Network tracing not available with latency tracer plugins"
-        );
+        ensure!(!remote || p.latency_tracer().is_none(), "Network tracing not available with latency tracer plugins");
         ensure!(
             p.verb != Verb::Stream || p.latency_tracer().is_none(),
             "Streaming is not available with latency tracer plugins"

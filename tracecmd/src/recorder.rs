@@ -113,8 +113,7 @@ fn create(path: &Path) -> anyhow::Result<File> {
 impl Sink {
     fn new(path: &Path, max: Option<u64>, subbuf: u64) -> anyhow::Result<Sink> {
         let file = create(path)?;
-        let mut sink =
-            Sink { path: path.to_owned(), file, other: None, half: 0, in_file: 0, in_other: 0 };
+        let mut sink = Sink { path: path.to_owned(), file, other: None, half: 0, in_file: 0, in_other: 0 };
         if let Some(max) = max {
             let mut second = path.as_os_str().to_owned();
             second.push(".1");
@@ -248,8 +247,7 @@ fn drain(reader: &mut CpuReader, sink: &mut Sink) -> anyhow::Result<()> {
 /// # Errors
 /// As [`Recorder::start`].
 pub fn extract(instance: &Instance, cpu: u32, path: &Path, snapshot: bool) -> anyhow::Result<Raw> {
-    let mut reader =
-        if snapshot { CpuReader::open_snapshot(instance, cpu)? } else { CpuReader::open(instance, cpu)? };
+    let mut reader = if snapshot { CpuReader::open_snapshot(instance, cpu)? } else { CpuReader::open(instance, cpu)? };
     let mut sink = Sink::new(path, None, reader.subbuf_size() as u64)?;
     drain(&mut reader, &mut sink)?;
     Ok(sink.finish(cpu))

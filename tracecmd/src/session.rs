@@ -77,11 +77,7 @@ impl Session {
             }
             if let Some(clock) = &b.clock {
                 let known = top.clocks()?;
-                ensure!(
-                    known.contains(clock),
-                    "Clock {clock} is not supported (this kernel has: {})",
-                    known.join(" ")
-                );
+                ensure!(known.contains(clock), "Clock {clock} is not supported (this kernel has: {})", known.join(" "));
             }
         }
         let ending = if plan.keep_before || plan.verb == Verb::Start { Ending::Keep } else { Ending::Undo };
@@ -472,16 +468,18 @@ fn rejected(what: &str, path: &std::path::Path, error: &tracefs::Error) -> anyho
 }
 
 fn failed_function(f: &FuncChoice, list: FuncList) -> String {
-    format!("Failed to write {} to {}. Perhaps this function is not available for tracing; run: list -f {}",
-        f.pattern, list.file(), f.pattern)
+    format!(
+        "Failed to write {} to {}. Perhaps this function is not available for tracing; run: list -f {}",
+        f.pattern,
+        list.file(),
+        f.pattern
+    )
 }
 
 fn set_functions(i: &Instance, list: FuncList, choices: &[&FuncChoice]) -> anyhow::Result<()> {
     let Some(first) = choices.first() else { return Ok(()) };
-    let patterns = choices
-        .iter()
-        .map(|c| FuncPattern::new(&c.pattern, c.module.as_deref()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let patterns =
+        choices.iter().map(|c| FuncPattern::new(&c.pattern, c.module.as_deref())).collect::<Result<Vec<_>, _>>()?;
     i.set_functions(list, &patterns, false).with_context(|| failed_function(first, list))
 }
 

@@ -51,8 +51,9 @@ impl Signals {
             let mut fds = vec![PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
             fds.extend(others.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)));
             let left = match end {
-                Some(end) => PollTimeout::try_from(end.saturating_duration_since(Instant::now()))
-                    .unwrap_or(PollTimeout::MAX),
+                Some(end) => {
+                    PollTimeout::try_from(end.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX)
+                }
                 None => PollTimeout::NONE,
             };
             match poll(&mut fds, left) {

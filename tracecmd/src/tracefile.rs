@@ -109,10 +109,8 @@ fn formats(top: &Instance, patterns: Option<&[String]>) -> anyhow::Result<Vec<(S
     }
     let mut out = Vec::new();
     for (system, events) in wanted {
-        let texts = events
-            .iter()
-            .filter_map(|e| top.dir().read_bytes(format!("events/{system}/{e}/format")).ok())
-            .collect();
+        let texts =
+            events.iter().filter_map(|e| top.dir().read_bytes(format!("events/{system}/{e}/format")).ok()).collect();
         out.push((system, texts));
     }
     Ok(out)
@@ -155,10 +153,10 @@ pub fn metadata(root: &TraceFs, plan: &Plan, facts: &[BufferFacts], extras: &Ext
     } else if let Some(offset) = &plan.ts_offset {
         meta.option(RawOption::text(id::OFFSET, offset));
     }
-    let clock = facts.iter().find(|f| f.name.is_empty()).map_or_else(
-        || dir.read("trace_clock").unwrap_or_default(),
-        |f| f.clock.clone(),
-    );
+    let clock = facts
+        .iter()
+        .find(|f| f.name.is_empty())
+        .map_or_else(|| dir.read("trace_clock").unwrap_or_default(), |f| f.clock.clone());
     meta.option(RawOption::text(id::TRACECLOCK, clock));
     for hook in &plan.hooks {
         meta.option(RawOption::text(id::HOOK, &hook.text));

@@ -55,11 +55,8 @@ fn record(plan: &Plan) -> anyhow::Result<ExitCode> {
     let status = trace(plan, &session, &signals)?;
     let stopped = session.switch_off();
     recorders.stop();
-    let facts = session
-        .buffers
-        .iter()
-        .map(|a| BufferFacts::read(&a.instance, latency))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let facts =
+        session.buffers.iter().map(|a| BufferFacts::read(&a.instance, latency)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut data = recorders.join(&session)?;
     stopped?;
     let extras = Extras { trace_id: plan.top.then(trace_id), ..Extras::default() };

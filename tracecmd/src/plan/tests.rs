@@ -73,7 +73,8 @@ fn modules_and_functions() {
 
 #[test]
 fn guests_get_their_options_as_typed() {
-    let p = record("-e sched -A one:823 -e irq -f x==1 -C mono --max-graph-depth 3 -q --name two -p nop -B i -e timer ls");
+    let p =
+        record("-e sched -A one:823 -e irq -f x==1 -C mono --max-graph-depth 3 -q --name two -p nop -B i -e timer ls");
     assert_eq!(p.guests.len(), 1);
     let g = &p.guests[0];
     assert_eq!((g.target.as_str(), g.name.as_deref(), g.own_clock), ("one:823", Some("two"), true));
@@ -122,7 +123,10 @@ fn messages() {
 fn hooks() {
     let p = record("-H sched:sched_switch,prev_pid,x/irq_handler_exit,irq,PsG");
     let h = &p.hooks[0];
-    assert_eq!((h.start.system.as_deref(), h.start.field.as_str(), h.pid.as_deref()), (Some("sched"), "prev_pid", Some("x")));
+    assert_eq!(
+        (h.start.system.as_deref(), h.start.field.as_str(), h.pid.as_deref()),
+        (Some("sched"), "prev_pid", Some("x"))
+    );
     assert!(h.per_cpu && h.stack && h.global);
     assert_eq!(p.top_buffer().events[1].pattern, "*:irq_handler_exit");
     assert!(refused(Verb::Record, "-H foo").starts_with("Invalid hook format 'foo'"));
