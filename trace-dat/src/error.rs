@@ -62,6 +62,30 @@ pub enum Error {
         /// Bytes after the header.
         room: u64,
     },
+    /// Something that a file must have is not where it should be.
+    #[error("{what} is missing at {offset:#x}")]
+    Missing {
+        /// What should be there.
+        what: &'static str,
+        /// Where, in bytes from the start of the file.
+        offset: u64,
+    },
+    /// The file is compressed in a way that is not known here.
+    #[error("unknown compression {name:?}")]
+    UnknownCompression {
+        /// The algorithm's name in the file header.
+        name: String,
+    },
+    /// A record in a sub-buffer that cannot be.
+    #[error("record at {at:#x} of the sub-buffer at {offset:#x}: {why}")]
+    Record {
+        /// Offset of the sub-buffer: in the file, or for compressed data in the unpacked data of the CPU.
+        offset: u64,
+        /// Offset of the record in the sub-buffer.
+        at: u64,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// An event's `format` text cannot be understood.
     #[error("format of {system}:{event}: {why} at byte {at}")]
     Format {

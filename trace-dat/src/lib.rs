@@ -2,10 +2,32 @@
 //!
 //! The crate knows bytes and never touches a kernel: it opens any machine's file on any machine, so no number
 //! (page size, long size, byte order) is ever taken from the host.
+//!
+//! Records of all CPUs in the order of time:
+//!
+//! ```no_run
+//! use trace_dat::TraceFile;
+//!
+//! # fn main() -> trace_dat::Result<()> {
+//! let file = TraceFile::open("trace.dat")?;
+//! let decoder = file.decoder();
+//! let mut records = file.records(&file.time_map(true));
+//! while let Some(r) = records.next() {
+//!     let record = r.record();
+//!     let name = decoder.event_of(record.data).map_or("unknown", |e| e.name.as_str());
+//!     println!("[{:03}] {}: {name}", record.cpu, r.ts);
+//! }
+//! for warning in file.take_warnings() {
+//!     eprintln!("{warning}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod btf;
 pub mod comm;
 pub mod compress;
+pub mod cursor;
 pub mod decoder;
 pub mod endian;
 pub mod error;
@@ -16,11 +38,16 @@ pub mod lazy;
 pub mod plugin;
 pub mod print;
 pub mod printk;
+pub mod read;
 pub mod ring;
+pub mod source;
+pub mod time;
+pub mod warning;
 pub mod write;
 
 pub use decoder::{Decoder, DecoderParts, PluginOption, PrintOptions};
 pub use endian::{Endian, LongSize};
 pub use error::{Error, Result};
 pub use lazy::{FormatTexts, LazyFormats, LazyText};
+pub use read::{OpenOptions, TraceFile};
 pub use ring::record::{Lost, Record};

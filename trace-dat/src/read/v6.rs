@@ -1,0 +1,186 @@
+//! Version 6: one part behind the other.
+//!
+//! Source: trace-cmd.dat.v6(5).
+
+use crate::{
+    Error, Result,
+    cursor::FileCursor,
+    read::{
+        Buffer, CpuData, Metadata, Parsed,
+        header::{Header, PageLayout, text},
+        option::{RawOption, TypedOption, id},
+        section::Part,
+    },
+    source::Source,
+    warning::{Place, Warnings},
+};
+
+/// CPUs that are believed; the kernel's limit is 8192.
+const CPUS_MAX: u32 = 65536;
+
+pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Result<Parsed> {
+    let endian = header.endian;
+    let mut c = FileCursor::new(source, header.end, endian);
+    let part = |what, from: u64, to: u64| Some(Part::plain(source, endian, what, from, to.saturating_sub(from)));
+    let mut meta = Metadata::default();
+
+    expect(&mut c, "header_page")?;
+    let size = c.u64("size of header_page")?;
+    let at = c.skip("header_page", size)?;
+    meta.header_page = Part::plain(source, endian, "header_page", at, size).read()?;
+    expect(&mut c, "header_event")?;
+    let size = c.u64("size of header_event")?;
+    let at = c.skip("header_event", size)?;
+    meta.header_event = Part::plain(source, endian, "header_event", at, size).read()?;
+
+    let at = c.offset();
+    skip_formats(&mut c)?;
+    meta.ftrace_events = part("ftrace event formats", at, c.offset());
+    let at = c.offset();
+    for _ in 0..c.u32("count of event systems")? {
+        c.cstr("name of an event system")?;
+        skip_formats(&mut c)?;
+    }
+    meta.event_formats = part("event formats", at, c.offset());
+    let at = c.offset();
+    let size = c.u32("size of kallsyms")?;
+    c.skip("kallsyms", size.into())?;
+    meta.kallsyms = part("kallsyms", at, c.offset());
+    let at = c.offset();
+    let size = c.u32("size of printk formats")?;
+    c.skip("printk formats", size.into())?;
+    meta.printk = part("printk formats", at, c.offset());
+    let at = c.offset();
+    let size = c.u64("size of command lines")?;
+    c.skip("command lines", size)?;
+    meta.cmdlines = part("command lines", at, c.offset());
+
+    let at = c.offset();
+    let cpus = c.u32("count of CPUs")?;
+    if cpus > CPUS_MAX {
+        let why = "is more than any machine has";
+        return Err(Error::BadValue { what: "count of CPUs", offset: at, value: cpus.into(), why });
+    }
+    let layout = PageLayout::parse(&meta.header_page, header.long_size);
+    let mut parsed = Parsed { meta, layout, cpu_count: Some(cpus), ..Parsed::default() };
+    let at = c.offset();
+    let mut tag = c.bytes::<10>("kind of trace data")?;
+    if &tag == b"options  \0" {
+        if let Err(error) = options(&mut c, &mut parsed) {
+            let place = Place { offset: Some(c.offset()), ..Place::default() };
+            warnings.push(place, error, "the options from here on, and all events");
+            return Ok(parsed);
+        }
+        tag = c.bytes::<10>("kind of trace data")?;
+    }
+    let mut flyrecord = |c: &mut FileCursor<'_>, name: String, tag: [u8; 10], at: u64| match &tag {
+        b"flyrecord\0" => {
+            let (buffer, error) = buffer(c, source, header, layout, cpus, name, at);
+            if let Some(error) = error {
+                let place = Place { offset: Some(at), buffer: Some(buffer.name.clone()), ..Place::default() };
+                warnings.push(place, error, "the CPUs behind it");
+            }
+            parsed.buffers.push(buffer);
+            Ok(())
+        }
+        b"latency  \0" => {
+            let size = source.len().saturating_sub(c.offset());
+            parsed.texts.push((name, Part::plain(source, endian, "latency trace", c.offset(), size)));
+            Ok(())
+        }
+        _ => {
+            let what = "kind of trace data";
+            let value = tag.iter().take(8).fold(0, |v, b| v << 8 | u64::from(*b));
+            Err(Error::BadValue { what, offset: at, value, why: "is neither flyrecord nor latency" })
+        }
+    };
+    flyrecord(&mut c, String::new(), tag, at)?;
+    let instances: Vec<_> = (parsed.options.iter())
+        .filter(|o| o.id == id::BUFFER)
+        .map(|o| o.typed(endian, header.version).map_err(|e| (o.offset, e)))
+        .collect();
+    for instance in instances {
+        let result = match instance {
+            Ok(TypedOption::Buffer(b)) => {
+                c.seek(b.offset);
+                let mut read = || {
+                    let tag = c.bytes::<10>("kind of trace data")?;
+                    flyrecord(&mut c, b.name.clone(), tag, b.offset)
+                };
+                read().map_err(|e| (b.offset, Some(b.name), e))
+            }
+            Ok(_) => Ok(()),
+            Err((offset, e)) => Err((offset, None, e)),
+        };
+        if let Err((offset, buffer, error)) = result {
+            warnings.push(Place { offset: Some(offset), buffer, ..Place::default() }, error, "this instance");
+        }
+    }
+    Ok(parsed)
+}
+
+fn expect(c: &mut FileCursor<'_>, what: &'static str) -> Result<()> {
+    let offset = c.offset();
+    if c.cstr(what)? != what.as_bytes() {
+        return Err(Error::Missing { what, offset });
+    }
+    Ok(())
+}
+
+fn skip_formats(c: &mut FileCursor<'_>) -> Result<()> {
+    for _ in 0..c.u32("count of event formats")? {
+        let size = c.u64("size of an event format")?;
+        c.skip("event format", size)?;
+    }
+    Ok(())
+}
+
+fn options(c: &mut FileCursor<'_>, parsed: &mut Parsed) -> Result<()> {
+    loop {
+        let id = c.u16("option")?;
+        if id == id::DONE {
+            return Ok(());
+        }
+        let size = c.u32("size of an option")?;
+        let offset = c.skip("option", size.into())?;
+        let data = c.source().read_vec("option", offset, size.into())?;
+        parsed.options.push(RawOption { id, data, offset });
+    }
+}
+
+/// The list of CPUs and the clock behind `flyrecord`; with what ended it early.
+fn buffer(
+    c: &mut FileCursor<'_>,
+    source: &Source,
+    header: &Header,
+    layout: PageLayout,
+    cpus: u32,
+    name: String,
+    at: u64,
+) -> (Buffer, Option<Error>) {
+    let subbuf_size = match layout.subbuf_size {
+        0 => header.page_size.into(),
+        n => n,
+    };
+    let mut buffer = Buffer::new(name, subbuf_size, at);
+    let mut read = || -> Result<()> {
+        for cpu in 0..cpus {
+            let offset = c.u64("offset of a CPU's data")?;
+            let size = c.u64("size of a CPU's data")?;
+            buffer.cpus.push(CpuData { cpu, offset, size, packed: false });
+        }
+        Ok(())
+    };
+    let error = read().err();
+    // Recorders before 2.8 have no clock here; the CPUs' data, or their alignment, follow.
+    let end = buffer.cpus.iter().filter(|c| c.size > 0).map(|c| c.offset).min().unwrap_or(source.len());
+    if error.is_none()
+        && let Ok(size @ 1..=256) = c.u64("clock")
+        && c.offset().saturating_add(size) <= end
+        && let Ok(data) = source.read_vec("clock", c.offset(), size)
+    {
+        let clock = text(data.split(|b| *b == 0).next().unwrap_or_default());
+        buffer.clock = super::option::chosen_clock(&clock).map(str::to_owned);
+    }
+    (buffer, error)
+}

@@ -1,0 +1,221 @@
+//! Version 7: sections, found through the options sections that form a chain.
+//!
+//! Source: trace-cmd.dat.v7(5).
+
+use std::collections::HashSet;
+
+use crate::{
+    Error, Result,
+    cursor::Cursor,
+    read::{
+        Buffer, CpuData, Metadata, Parsed,
+        header::{Header, PageLayout},
+        option::{self, BufferOption, RawOption, TypedOption},
+        section::{HEADER_LEN, Part, Section, id},
+    },
+    source::Source,
+    warning::{Place, Warnings},
+};
+
+fn at(offset: u64) -> Place {
+    Place { offset: Some(offset), ..Place::default() }
+}
+
+pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Result<Parsed> {
+    let mut parsed = Parsed::default();
+    let mut visited = HashSet::new();
+    let mut next = header.options_offset;
+    let mut complete = true;
+    while next != 0 && visited.insert(next) {
+        match options(source, header, next, &mut parsed) {
+            Ok(then) => next = then,
+            Err(error) => {
+                warnings.push(at(next), error, "the options from here on");
+                complete = false;
+                break;
+            }
+        }
+    }
+    if header.options_offset == 0 {
+        let error = Error::Missing { what: "place of the options", offset: header.end.saturating_sub(8) };
+        warnings.push(at(header.end.saturating_sub(8)), error, "");
+        complete = false;
+    }
+    let mut found: Vec<Section> = Vec::new();
+    if !complete {
+        // A recording that was cut off: what can be had by going from section to section.
+        found = scan(source, header);
+        for s in found.iter().filter(|s| s.id == id::OPTIONS && !visited.contains(&s.offset)) {
+            let known = parsed.options.len();
+            if options(source, header, s.offset, &mut parsed).is_err() {
+                parsed.options.truncate(known);
+            }
+        }
+    }
+
+    let mut buffers: Vec<BufferOption> = Vec::new();
+    let mut texts = Vec::new();
+    let mut places: Vec<(u16, u64)> = Vec::new();
+    for o in &parsed.options {
+        match o.typed(header.endian, header.version) {
+            Ok(TypedOption::Buffer(b)) => buffers.push(b),
+            Ok(TypedOption::BufferText { offset, name, clock }) => texts.push((offset, name, clock)),
+            Ok(TypedOption::Section(id, offset)) => places.push((id, offset)),
+            Ok(TypedOption::CpuCount(n)) => parsed.cpu_count = Some(n),
+            Ok(_) => {}
+            Err(error) => warnings.push(at(o.offset), error, "this option"),
+        }
+    }
+    places.extend(found.iter().filter(|s| s.id != id::OPTIONS && s.id != id::BUFFER).map(|s| (s.id, s.offset)));
+    for (id, offset) in places {
+        if let Err(error) = place(source, header, &mut parsed, id, offset) {
+            warnings.push(at(offset), error, "this section");
+        }
+    }
+    parsed.layout = PageLayout::parse(&parsed.meta.header_page, header.long_size);
+
+    for b in buffers {
+        let section = section_of(source, header, b.offset, id::BUFFER);
+        let packed = match &section {
+            Ok(s) => s.compressed(),
+            Err(_) => header.codec != crate::compress::Codec::None,
+        };
+        if let Err(error) = section {
+            let place = Place { buffer: Some(b.name.clone()), ..at(b.offset) };
+            warnings.push(place, error, "");
+        }
+        let subbuf_size = match u64::from(b.page_size) {
+            0 if parsed.layout.subbuf_size != 0 => parsed.layout.subbuf_size,
+            0 => header.page_size.into(),
+            n => n,
+        };
+        let mut buffer = Buffer::new(b.name, subbuf_size, b.offset);
+        buffer.clock = Some(b.clock).filter(|c| !c.is_empty());
+        buffer.cpus =
+            (b.cpus.into_iter()).map(|c| CpuData { cpu: c.cpu, offset: c.offset, size: c.size, packed }).collect();
+        parsed.buffers.push(buffer);
+    }
+    if !complete {
+        for s in found.iter().filter(|s| s.id == id::BUFFER) {
+            if !parsed.buffers.iter().any(|b| b.offset == s.offset) {
+                super::salvage::buffer(source, header, &mut parsed, s, warnings);
+            }
+        }
+    }
+    for (offset, name, clock) in texts {
+        match section_of(source, header, offset, id::BUFFER_TEXT) {
+            Ok(s) => {
+                let part = Part::section(source, header.endian, header.codec, "latency trace", &s);
+                parsed.texts.push((name, part));
+                let _ = clock;
+            }
+            Err(error) => {
+                warnings.push(Place { buffer: Some(name), ..at(offset) }, error, "this latency trace");
+            }
+        }
+    }
+    // The top buffer first: it is the one without a name.
+    parsed.buffers.sort_by_key(|b| !b.name.is_empty());
+    if parsed.cpu_count.is_none() {
+        parsed.cpu_count = parsed.buffers.iter().flat_map(|b| &b.cpus).map(|c| c.cpu.saturating_add(1)).max();
+    }
+    Ok(parsed)
+}
+
+fn section_of(source: &Source, header: &Header, offset: u64, id: u16) -> Result<Section> {
+    let s = Section::read(source, header.endian, offset)?;
+    if s.id != id {
+        let why = "is not the id of the section that should be here";
+        return Err(Error::BadValue { what: "section header", offset, value: s.id.into(), why });
+    }
+    Ok(s)
+}
+
+/// Adds the options of the section at `offset`; where the next one lies, 0 if there is none.
+fn options(source: &Source, header: &Header, offset: u64, parsed: &mut Parsed) -> Result<u64> {
+    let s = section_of(source, header, offset, id::OPTIONS)?;
+    let part = Part::section(source, header.endian, header.codec, "options section", &s);
+    let data = part.read()?;
+    let base = if s.compressed() { 0 } else { s.data() };
+    let mut c = Cursor::new(&data, base, header.endian);
+    loop {
+        let id = c.u16("option")?;
+        let size = c.u32("size of an option")?;
+        let at = c.offset();
+        let data = c.bytes("option", size.into())?;
+        if id == option::id::DONE {
+            return Ok(header.endian.uint(data, 0, 8).unwrap_or(0));
+        }
+        parsed.options.push(RawOption { id, data: data.to_vec(), offset: at });
+    }
+}
+
+/// Takes note of a metadata section.
+fn place(source: &Source, header: &Header, parsed: &mut Parsed, id: u16, offset: u64) -> Result<()> {
+    let meta: &mut Metadata = &mut parsed.meta;
+    let (slot, what) = match id {
+        id::HEADER_INFO => {
+            if !meta.header_page.is_empty() || !meta.header_event.is_empty() {
+                return Ok(());
+            }
+            let s = section_of(source, header, offset, id)?;
+            let part = Part::section(source, header.endian, header.codec, "header info", &s);
+            return header_info(&part.read()?, header, meta);
+        }
+        id::FTRACE_EVENTS => (&mut meta.ftrace_events, "ftrace event formats"),
+        id::EVENT_FORMATS => (&mut meta.event_formats, "event formats"),
+        id::KALLSYMS => (&mut meta.kallsyms, "kallsyms"),
+        id::PRINTK => (&mut meta.printk, "printk formats"),
+        id::CMDLINES => (&mut meta.cmdlines, "command lines"),
+        id::BTF => (&mut meta.btf, "BTF"),
+        id::MODULES => (&mut meta.modules, "modules"),
+        _ => return Ok(()),
+    };
+    if slot.is_none() {
+        let s = section_of(source, header, offset, id)?;
+        *slot = Some(Part::section(source, header.endian, header.codec, what, &s));
+    }
+    Ok(())
+}
+
+fn header_info(data: &[u8], header: &Header, meta: &mut Metadata) -> Result<()> {
+    let mut c = Cursor::new(data, 0, header.endian);
+    for (what, to) in [("header_page", &mut meta.header_page), ("header_event", &mut meta.header_event)] {
+        let offset = c.offset();
+        if c.cstr(what)? != what.as_bytes() {
+            return Err(Error::Missing { what, offset });
+        }
+        let size = c.u64(what)?;
+        *to = c.bytes(what, size)?.to_vec();
+    }
+    Ok(())
+}
+
+/// All sections, found by going from one to the next. The last may reach beyond the end of the file.
+pub(super) fn scan(source: &Source, header: &Header) -> Vec<Section> {
+    let mut found: Vec<Section> = Vec::new();
+    let mut offset = header.end;
+    while let Some(s) = probe(source, header, offset) {
+        let end = s.end();
+        found.push(s);
+        if end > source.len() {
+            break;
+        }
+        // Some recorders leave the count of chunks out of the size of a buffer's section.
+        offset = match s.id {
+            id::BUFFER if probe(source, header, end).is_none() => end.saturating_add(4),
+            _ => end,
+        };
+    }
+    found
+}
+
+/// The section at `offset` if there can be one.
+fn probe(source: &Source, header: &Header, offset: u64) -> Option<Section> {
+    if offset.checked_add(HEADER_LEN)? > source.len() {
+        return None;
+    }
+    let s = Section::read(source, header.endian, offset).ok()?;
+    let known = matches!(s.id, 0 | 3 | 15..=25);
+    (known && s.flags <= 1 && s.size <= u64::MAX / 4).then_some(s)
+}

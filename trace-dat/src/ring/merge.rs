@@ -1,0 +1,400 @@
+//! The records of many CPUs in the order of time.
+
+use std::sync::Arc;
+
+use crate::{
+    ring::{
+        block::Block,
+        record::Record,
+        stream::{CpuStream, StreamRecord},
+    },
+    time::CpuTime,
+};
+
+/// One CPU that takes part in a [`Merge`].
+#[derive(Debug)]
+pub struct Input {
+    /// Its records.
+    pub stream: CpuStream,
+    /// Corrects their times.
+    pub time: CpuTime,
+    /// Any number that tells the caller where the records belong (a file, a buffer).
+    pub tag: u32,
+}
+
+/// A record of a [`Merge`].
+#[derive(Clone, Copy, Debug)]
+pub struct MergeRecord<'a> {
+    /// The record with its block.
+    pub stream_record: StreamRecord<'a>,
+    /// Corrected time.
+    pub ts: u64,
+    /// Number of the input it comes from.
+    pub input: u32,
+    /// The input's tag.
+    pub tag: u32,
+}
+
+impl<'a> MergeRecord<'a> {
+    /// The record, its time as stored.
+    #[inline(always)]
+    pub fn record(&self) -> Record<'a> {
+        self.stream_record.record()
+    }
+}
+
+/// Records of many CPUs by corrected time; equal times in the order of the inputs.
+///
+/// Costs a comparison or two for a record as long as one CPU is ahead, otherwise the logarithm of the number of CPUs.
+#[derive(Debug)]
+pub struct Merge {
+    inputs: Vec<Input>,
+    /// Binary heap, smallest first: corrected time of an input's present record, number of the input.
+    heap: Vec<(u64, u32)>,
+    /// Whether the first of the heap was handed out, so that its input has to go on first.
+    handed_out: bool,
+    started: bool,
+}
+
+impl Merge {
+    /// A merge of these inputs, in this order for equal times.
+    pub fn new(inputs: Vec<Input>) -> Merge {
+        Merge { heap: Vec::with_capacity(inputs.len()), inputs, handed_out: false, started: false }
+    }
+
+    /// The inputs.
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
+    }
+
+    /// The inputs, to move them. The merge begins anew from where they then stand (before their next record).
+    pub fn inputs_mut(&mut self) -> &mut [Input] {
+        self.started = false;
+        self.handed_out = false;
+        self.heap.clear();
+        &mut self.inputs
+    }
+
+    fn start(&mut self) {
+        self.started = true;
+        self.handed_out = false;
+        self.heap.clear();
+        for (i, input) in self.inputs.iter_mut().enumerate() {
+            if input.stream.advance()
+                && let Some(ts) = input.stream.head_ts()
+            {
+                self.heap.push((input.time.correct(ts), i as u32));
+            }
+        }
+        self.heapify();
+    }
+
+    fn heapify(&mut self) {
+        for i in (0..self.heap.len() / 2).rev() {
+            self.sift_down(i);
+        }
+    }
+
+    fn sift_down(&mut self, mut i: usize) {
+        let heap = self.heap.as_mut_slice();
+        loop {
+            let (left, right) = (2 * i + 1, 2 * i + 2);
+            let mut least = i;
+            for child in [left, right] {
+                if let (Some(c), Some(l)) = (heap.get(child), heap.get(least))
+                    && c < l
+                {
+                    least = child;
+                }
+            }
+            if least == i {
+                return;
+            }
+            heap.swap(i, least);
+            i = least;
+        }
+    }
+
+    /// Moves the input that was handed out last to its next record.
+    #[inline]
+    fn settle(&mut self) {
+        if !self.started {
+            self.start();
+            return;
+        }
+        if !self.handed_out {
+            return;
+        }
+        self.handed_out = false;
+        let Some(&(_, i)) = self.heap.first() else { return };
+        let Some(input) = self.inputs.get_mut(i as usize) else { return };
+        let next = if input.stream.advance() { input.stream.head_ts() } else { None };
+        match next {
+            Some(ts) => {
+                let key = (input.time.correct(ts), i);
+                if let Some(first) = self.heap.first_mut() {
+                    *first = key;
+                }
+                // The run trick: the same input as long as it is not later than the runner-up.
+                let behind = |n: usize| self.heap.get(n).is_some_and(|c| *c < key);
+                if behind(1) || behind(2) {
+                    self.sift_down(0);
+                }
+            }
+            None => {
+                self.heap.swap_remove(0);
+                self.sift_down(0);
+            }
+        }
+    }
+
+    #[inline]
+    fn first(&self) -> Option<MergeRecord<'_>> {
+        let &(ts, i) = self.heap.first()?;
+        let input = self.inputs.get(i as usize)?;
+        Some(MergeRecord { stream_record: input.stream.current()?, ts, input: i, tag: input.tag })
+    }
+
+    /// The next record; `None` at the end.
+    #[inline]
+    #[expect(clippy::should_implement_trait, reason = "records are lent")]
+    pub fn next(&mut self) -> Option<MergeRecord<'_>> {
+        self.settle();
+        self.handed_out = true;
+        self.first()
+    }
+
+    /// The record that the next call of [`Merge::next`] gives. What was handed out before is no longer the present record.
+    #[inline]
+    pub fn peek(&mut self) -> Option<MergeRecord<'_>> {
+        self.settle();
+        self.first()
+    }
+
+    /// Goes to the first records whose corrected time is not before `ts`.
+    pub fn seek(&mut self, ts: u64) {
+        self.handed_out = false;
+        self.started = true;
+        self.heap.clear();
+        for (i, input) in self.inputs.iter_mut().enumerate() {
+            let time = &input.time;
+            let mut found = input.stream.seek(time.stored_before(ts));
+            while found && input.stream.head_ts().is_some_and(|t| time.correct(t) < ts) {
+                found = input.stream.advance();
+            }
+            if found && let Some(t) = input.stream.head_ts() {
+                self.heap.push((time.correct(t), i as u32));
+            }
+        }
+        self.heapify();
+    }
+
+    /// Goes back to the start.
+    pub fn rewind(&mut self) {
+        for input in self.inputs_mut() {
+            input.stream.rewind();
+        }
+    }
+
+    /// Corrected time of the first record of all.
+    pub fn first_ts(&mut self) -> Option<u64> {
+        self.rewind();
+        let ts = self.peek().map(|r| r.ts);
+        self.rewind();
+        ts
+    }
+
+    /// Corrected time of the last record of all, found from the ends of the CPUs' data.
+    pub fn last_ts(&mut self) -> Option<u64> {
+        self.inputs_mut().iter_mut().filter_map(|i| i.stream.last_ts().map(|t| i.time.correct(t))).max()
+    }
+
+    /// Goes to the last `n` records of all. False when there are not more than `n`: then all of them follow.
+    ///
+    /// Only sub-buffers (of compressed data: chunks) near the end are read.
+    pub fn seek_tail(&mut self, n: u64) -> bool {
+        self.rewind();
+        // The pieces of all inputs from the latest to the earliest, until those taken have n records.
+        let mut heap = std::collections::BinaryHeap::new();
+        for (i, input) in self.inputs.iter().enumerate() {
+            push_piece(&mut heap, input, i, input.stream.pieces());
+        }
+        let (mut have, mut from) = (0u64, None);
+        while have < n {
+            let Some((ts, i, piece)) = heap.pop() else { break };
+            from = Some(ts);
+            if let Some(input) = self.inputs.get_mut(i) {
+                have = have.saturating_add(input.stream.piece_records(piece));
+                push_piece(&mut heap, input, i, piece);
+            }
+        }
+        let more = !heap.is_empty();
+        let Some(from) = from.filter(|_| n > 0 && (more || have > n)) else {
+            self.rewind();
+            return false;
+        };
+        let start = |merge: &mut Merge| if more { merge.seek(from) } else { merge.rewind() };
+        start(self);
+        let mut total = 0u64;
+        while self.next().is_some() {
+            total += 1;
+        }
+        start(self);
+        for _ in 0..total.saturating_sub(n) {
+            self.next();
+        }
+        true
+    }
+}
+
+type Piece = (u64, usize, u64);
+
+/// Adds the last piece before `end` that has records.
+fn push_piece(heap: &mut std::collections::BinaryHeap<Piece>, input: &Input, i: usize, end: u64) {
+    let found = (0..end).rev().take(4096).find_map(|p| input.stream.piece_ts(p).map(|ts| (ts, p)));
+    if let Some((ts, piece)) = found {
+        heap.push((input.time.correct(ts), i, piece));
+    }
+}
+
+/// Records that are handed to another thread together, with the blocks they lie in.
+///
+/// Holds each block once; nothing of the records is copied.
+#[derive(Debug, Default)]
+pub struct Batch {
+    blocks: Vec<Arc<Block>>,
+    /// For each input the number of its last block in `blocks` + 1.
+    last: Vec<u32>,
+    records: Vec<BatchRecord>,
+}
+
+/// A record of a [`Batch`].
+#[derive(Clone, Copy, Debug)]
+pub struct BatchRecord {
+    /// Corrected time.
+    pub ts: u64,
+    /// Time as stored.
+    pub stored_ts: u64,
+    /// What was lost before it.
+    pub lost: crate::Lost,
+    /// Number of its input.
+    pub input: u32,
+    /// Its input's tag.
+    pub tag: u32,
+    /// The CPU.
+    pub cpu: u32,
+    block: u32,
+    start: u32,
+    len: u32,
+    subbuf: u32,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Batch {
+        Batch::default()
+    }
+
+    /// Appends a record.
+    #[inline]
+    pub fn push(&mut self, r: &MergeRecord<'_>) {
+        let s = &r.stream_record;
+        let input = r.input as usize;
+        if self.last.len() <= input {
+            self.last.resize(input + 1, 0);
+        }
+        let known = self.last.get(input).copied().unwrap_or(0);
+        let same = (known as usize).checked_sub(1).and_then(|i| self.blocks.get(i));
+        let block = match same {
+            Some(b) if Arc::ptr_eq(b, s.block) => known - 1,
+            _ => {
+                self.blocks.push(s.block.clone());
+                let n = self.blocks.len() as u32;
+                if let Some(last) = self.last.get_mut(input) {
+                    *last = n;
+                }
+                n - 1
+            }
+        };
+        self.records.push(BatchRecord {
+            ts: r.ts,
+            stored_ts: s.head.ts,
+            lost: s.head.lost,
+            input: r.input,
+            tag: r.tag,
+            cpu: s.cpu,
+            block,
+            start: s.head.start,
+            len: s.head.len,
+            subbuf: s.subbuf,
+        });
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Bytes of the blocks that the batch keeps alive.
+    pub fn block_bytes(&self) -> usize {
+        self.blocks.iter().map(|b| b.data().len()).sum()
+    }
+
+    /// Number of blocks that the batch keeps alive.
+    pub fn block_count(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// The record with this number and its place.
+    #[inline]
+    pub fn get(&self, index: usize) -> Option<(&BatchRecord, Record<'_>)> {
+        let b = self.records.get(index)?;
+        Some((b, self.record(b)))
+    }
+
+    /// All records.
+    #[inline]
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&BatchRecord, Record<'_>)> {
+        self.records.iter().map(|b| (b, self.record(b)))
+    }
+
+    /// The bytes of a record of this batch.
+    #[inline(always)]
+    pub fn record(&self, b: &BatchRecord) -> Record<'_> {
+        let (data, base) = match self.blocks.get(b.block as usize) {
+            Some(block) => (block.data(), block.base()),
+            None => (&[][..], 0),
+        };
+        let (start, len) = (b.start as usize, b.len as usize);
+        Record {
+            ts: b.stored_ts,
+            cpu: b.cpu,
+            lost: b.lost,
+            data: data.get(start..start + len).unwrap_or_default(),
+            offset: base.wrapping_add(b.start.into()),
+        }
+    }
+
+    /// Where a record's sub-buffer begins: in the file, or for compressed data in the unpacked data of the CPU.
+    pub fn subbuf_offset(&self, b: &BatchRecord) -> u64 {
+        self.blocks.get(b.block as usize).map_or(0, |block| block.base().wrapping_add(b.subbuf.into()))
+    }
+
+    /// A record's sub-buffer and what follows it in its block; to be walked by [`crate::ring::subbuf::SubBufLayout::items`].
+    pub fn subbuf(&self, b: &BatchRecord, size: usize) -> &[u8] {
+        let data = self.blocks.get(b.block as usize).and_then(|block| block.data().get(b.subbuf as usize..));
+        data.map(|d| d.get(..size).unwrap_or(d)).unwrap_or_default()
+    }
+
+    /// Lets go of all records and blocks; keeps memory for the next ones.
+    pub fn clear(&mut self) {
+        self.blocks.clear();
+        self.last.clear();
+        self.records.clear();
+    }
+}

@@ -1,0 +1,495 @@
+//! The records of one CPU, one after the other.
+
+use std::sync::Arc;
+
+use crate::{
+    Endian, Error,
+    ring::{
+        block::Block,
+        feed::{Chunk, Data, Feed, Unit},
+        record::{Lost, Record},
+        subbuf::{Items, Step, SubBufHeader, SubBufLayout, Walk},
+    },
+    warning::Place,
+};
+
+/// The record a stream stands at, without its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Head {
+    pub ts: u64,
+    pub start: u32,
+    pub len: u32,
+    pub lost: Lost,
+}
+
+/// A record and the block its bytes lie in.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamRecord<'a> {
+    pub(crate) head: Head,
+    pub(crate) block: &'a Arc<Block>,
+    pub(crate) cpu: u32,
+    pub(crate) subbuf: u32,
+}
+
+impl<'a> StreamRecord<'a> {
+    /// The record.
+    #[inline(always)]
+    pub fn record(&self) -> Record<'a> {
+        let (start, len) = (self.head.start as usize, self.head.len as usize);
+        Record {
+            ts: self.head.ts,
+            cpu: self.cpu,
+            lost: self.head.lost,
+            data: self.block.data().get(start..start + len).unwrap_or_default(),
+            offset: self.block.base().wrapping_add(start as u64),
+        }
+    }
+
+    /// The block; a clone of it keeps the record's bytes alive.
+    #[inline(always)]
+    pub fn block(&self) -> &'a Arc<Block> {
+        self.block
+    }
+
+    /// Where the record's bytes begin in the block.
+    #[inline(always)]
+    pub fn start(&self) -> usize {
+        self.head.start as usize
+    }
+
+    /// Where the record's sub-buffer begins in the block.
+    #[inline(always)]
+    pub fn subbuf_start(&self) -> usize {
+        self.subbuf as usize
+    }
+
+    /// Where the record's sub-buffer begins: in the file, or for compressed data in the unpacked data of the CPU.
+    pub fn subbuf_offset(&self) -> u64 {
+        self.block.base().wrapping_add(self.subbuf.into())
+    }
+}
+
+/// A whole sub-buffer, as it is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct SubBuf<'a> {
+    /// Its bytes, header included; fewer than a sub-buffer has where the data end.
+    pub data: &'a [u8],
+    /// Where it lies: in the file, or for compressed data in the unpacked data of the CPU.
+    pub offset: u64,
+}
+
+/// The records of one CPU of one buffer.
+///
+/// Damage is told to the file's warnings and costs only the sub-buffer or chunk that has it.
+#[derive(Debug)]
+pub struct CpuStream {
+    feed: Feed,
+    layout: SubBufLayout,
+    buffer: Arc<str>,
+    cpu: u32,
+    /// The unit that is loaded next.
+    next: Unit,
+    block: Option<Arc<Block>>,
+    /// Where the present sub-buffer begins and ends in the block.
+    subbuf: usize,
+    subbuf_end: usize,
+    walk: Walk,
+    lost: Lost,
+    head: Option<Head>,
+    subbufs_done: u64,
+}
+
+impl CpuStream {
+    pub(crate) fn new(feed: Feed, layout: SubBufLayout, buffer: Arc<str>, cpu: u32) -> CpuStream {
+        CpuStream {
+            feed,
+            layout,
+            buffer,
+            cpu,
+            next: Unit::default(),
+            block: None,
+            subbuf: 0,
+            subbuf_end: 0,
+            walk: Walk::default(),
+            lost: Lost::None,
+            head: None,
+            subbufs_done: 0,
+        }
+    }
+
+    /// The CPU.
+    pub fn cpu(&self) -> u32 {
+        self.cpu
+    }
+
+    /// Name of the buffer, empty for the top one.
+    pub fn buffer(&self) -> &str {
+        &self.buffer
+    }
+
+    /// How the sub-buffers are laid out.
+    pub fn layout(&self) -> SubBufLayout {
+        self.layout
+    }
+
+    fn warn(&self, offset: Option<u64>, subbuf: Option<u64>, error: Error, lost: &str) {
+        let place = Place { offset, buffer: Some(self.buffer.to_string()), cpu: Some(self.cpu), subbuf };
+        self.feed.shared.warnings.push(place, error, lost);
+    }
+
+    /// Goes to the next record. False at the end.
+    #[inline]
+    pub fn advance(&mut self) -> bool {
+        loop {
+            if let Some(block) = &self.block {
+                let data = block.data();
+                let step = if self.layout.old_format {
+                    self.walk.old_event(data, self.layout.endian)
+                } else {
+                    match self.layout.endian {
+                        Endian::Little => self.walk.event::<false>(data),
+                        Endian::Big => self.walk.event::<true>(data),
+                    }
+                };
+                match step {
+                    Step::Event { start, len, .. } => {
+                        let lost = std::mem::take(&mut self.lost);
+                        self.head = Some(Head { ts: self.walk.ts, start: start as u32, len: len as u32, lost });
+                        return true;
+                    }
+                    Step::Bad(why) => self.bad_record(why),
+                    _ => {}
+                }
+            }
+            if !self.next_filled() {
+                self.head = None;
+                return false;
+            }
+        }
+    }
+
+    #[cold]
+    fn bad_record(&mut self, why: &'static str) {
+        let offset = self.block.as_ref().map_or(0, |b| b.base()).wrapping_add(self.subbuf as u64);
+        let at = self.walk.pos.saturating_sub(self.subbuf) as u64;
+        let error = Error::Record { offset, at, why };
+        let index = self.subbuf_index(offset);
+        self.warn(self.file_offset(offset), index, error, "the rest of this sub-buffer");
+    }
+
+    /// Number of the sub-buffer at this place.
+    fn subbuf_index(&self, offset: u64) -> Option<u64> {
+        let start = match &self.feed.data {
+            Data::Plain { offset, .. } => *offset,
+            Data::Packed(_) => 0,
+        };
+        offset.checked_sub(start)?.checked_div(self.layout.size as u64)
+    }
+
+    /// The place in the file, where it can be told without unpacking.
+    fn file_offset(&self, offset: u64) -> Option<u64> {
+        match &self.feed.data {
+            Data::Plain { .. } => Some(offset),
+            Data::Packed(table) => {
+                let i = table.find(&self.feed.shared, offset).ok().flatten()?;
+                Some(table.get(&self.feed.shared, i).ok().flatten()?.offset)
+            }
+        }
+    }
+
+    /// Goes to the next sub-buffer that can be walked. False at the end.
+    fn next_filled(&mut self) -> bool {
+        while self.next_raw() {
+            let Some(block) = &self.block else { return false };
+            let data = block.data().get(self.subbuf..self.subbuf_end).unwrap_or_default();
+            let offset = block.base().wrapping_add(self.subbuf as u64);
+            match self.layout.header(data, offset) {
+                Ok(header) => {
+                    self.enter(&header);
+                    return true;
+                }
+                Err(error) => {
+                    let index = self.subbuf_index(offset);
+                    self.warn(self.file_offset(offset), index, error, "this sub-buffer");
+                }
+            }
+        }
+        false
+    }
+
+    fn enter(&mut self, header: &SubBufHeader) {
+        self.walk = Walk::new(&self.layout, header);
+        self.walk.pos += self.subbuf;
+        self.walk.end += self.subbuf;
+        if header.lost != Lost::None {
+            self.lost = header.lost;
+        }
+    }
+
+    /// Goes to the next sub-buffer, whatever is in it. False at the end.
+    fn next_raw(&mut self) -> bool {
+        self.walk = Walk::default();
+        loop {
+            if let Some(block) = &self.block {
+                let len = block.data().len();
+                if self.subbuf_end < len {
+                    self.subbuf = self.subbuf_end;
+                    self.subbuf_end = self.subbuf.saturating_add(self.layout.size).min(len);
+                    self.subbufs_done += 1;
+                    return true;
+                }
+                self.block = None;
+            }
+            let unit = self.next;
+            match self.feed.load(unit) {
+                Ok(None) => return false,
+                Ok(Some(block)) => {
+                    self.next = self.feed.after(unit);
+                    self.block = Some(block);
+                }
+                Err(error) => {
+                    self.next = self.feed.after(unit);
+                    let lost = match self.feed.data {
+                        Data::Plain { .. } => "these sub-buffers",
+                        Data::Packed(_) if self.feed.is_known_end(self.next) => "the rest of this CPU",
+                        Data::Packed(_) => "this chunk",
+                    };
+                    self.warn(None, None, error, lost);
+                }
+            }
+            self.subbuf = 0;
+            self.subbuf_end = 0;
+        }
+    }
+
+    /// The record the stream stands at: the one that the last [`CpuStream::advance`] went to.
+    #[inline(always)]
+    pub fn current(&self) -> Option<StreamRecord<'_>> {
+        let (Some(head), Some(block)) = (self.head, &self.block) else { return None };
+        Some(StreamRecord { head, block, cpu: self.cpu, subbuf: self.subbuf as u32 })
+    }
+
+    #[inline(always)]
+    pub(crate) fn head_ts(&self) -> Option<u64> {
+        self.head.map(|h| h.ts)
+    }
+
+    /// Goes to the next record and gives it; `None` at the end.
+    #[inline]
+    pub fn next_record(&mut self) -> Option<Record<'_>> {
+        if !self.advance() {
+            return None;
+        }
+        self.current().map(|r| r.record())
+    }
+
+    /// Goes to the next sub-buffer and gives it whole, damaged or not; `None` at the end.
+    ///
+    /// The next call of [`CpuStream::advance`] goes to the first record of this sub-buffer.
+    pub fn next_subbuf(&mut self) -> Option<SubBuf<'_>> {
+        self.head = None;
+        if !self.next_raw() {
+            return None;
+        }
+        let block = self.block.as_ref()?;
+        let data = block.data().get(self.subbuf..self.subbuf_end).unwrap_or_default();
+        let offset = block.base().wrapping_add(self.subbuf as u64);
+        if let Ok(header) = self.layout.header(data, offset) {
+            self.walk = Walk::new(&self.layout, &header);
+            self.walk.pos += self.subbuf;
+            self.walk.end += self.subbuf;
+            self.lost = header.lost;
+        }
+        Some(SubBuf { data, offset })
+    }
+
+    /// The sub-buffer of the present record.
+    pub fn current_subbuf(&self) -> Option<SubBuf<'_>> {
+        let block = self.block.as_ref()?;
+        let data = block.data().get(self.subbuf..self.subbuf_end)?;
+        Some(SubBuf { data, offset: block.base().wrapping_add(self.subbuf as u64) })
+    }
+
+    /// A walk over everything in the sub-buffer of the present record, also padding and time extends.
+    pub fn current_items(&self) -> Option<Items<'_>> {
+        let s = self.current_subbuf()?;
+        self.layout.items(s.data, s.offset).ok()
+    }
+
+    /// The chunks of compressed data, to be copied without unpacking; `None` for data that are not compressed.
+    pub fn chunks(&self) -> Option<impl Iterator<Item = crate::Result<Chunk>> + '_> {
+        let Data::Packed(table) = &self.feed.data else { return None };
+        let table = table.clone();
+        let mut index = 0;
+        Some(std::iter::from_fn(move || {
+            let chunk = table.get(&self.feed.shared, index).transpose();
+            index += 1;
+            chunk
+        }))
+    }
+
+    /// Goes back to the start, before the first record.
+    pub fn rewind(&mut self) {
+        self.go_to(Unit::default());
+    }
+
+    fn go_to(&mut self, unit: Unit) {
+        self.feed.reset();
+        self.next = unit;
+        self.block = None;
+        self.subbuf = 0;
+        self.subbuf_end = 0;
+        self.walk = Walk::default();
+        self.lost = Lost::None;
+        self.head = None;
+    }
+
+    /// Goes to the first record that is not before `ts` (time as stored). False when there is none.
+    ///
+    /// The sub-buffer is found by the times in sub-buffer headers: of uncompressed data some headers are read, of compressed
+    /// data the first bytes of some chunks are unpacked.
+    pub fn seek(&mut self, ts: u64) -> bool {
+        // The last probe that begins not after ts; those with nothing in them are passed over.
+        let (mut low, mut high) = (0, self.feed.probes());
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            let mut found = None;
+            let mut at = middle;
+            while at < high && at - middle < 64 {
+                found = self.probe(at);
+                if found.is_some() {
+                    break;
+                }
+                at += 1;
+            }
+            match found {
+                Some(t) if t <= ts => low = at.min(high - 1),
+                _ => high = middle,
+            }
+        }
+        self.go_to_probe(low);
+        // Within a block whole sub-buffers are passed over by their headers.
+        self.skip_subbufs(ts);
+        while self.advance() {
+            if self.head.is_some_and(|h| h.ts >= ts) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Goes to before the sub-buffer (plain data) or chunk (compressed) of this number.
+    fn go_to_probe(&mut self, index: u64) {
+        match &self.feed.data {
+            Data::Packed(_) => self.go_to(Unit { index, part: 0 }),
+            Data::Plain { .. } => {
+                let per_window = (self.feed.window / self.layout.size.max(1)).max(1) as u64;
+                let skip = (index % per_window) as usize * self.layout.size;
+                self.go_to(Unit { index: index / per_window, part: 0 });
+                if skip > 0
+                    && let Ok(Some(block)) = self.feed.load(self.next)
+                {
+                    self.next = self.feed.after(self.next);
+                    self.subbuf = skip.min(block.data().len());
+                    self.subbuf_end = self.subbuf;
+                    self.block = Some(block);
+                }
+            }
+        }
+    }
+
+    /// Time of the header of a probe if there are records behind it.
+    fn probe(&self, index: u64) -> Option<u64> {
+        let mut b = [0; 16];
+        let n = self.feed.probe(index, &mut b).ok()?;
+        let b = b.get(..n)?;
+        let endian = self.layout.endian;
+        let ts = endian.uint(b, 0, 8)?;
+        let commit = endian.uint(b, 8, self.layout.commit_size.bytes())? & ((1 << 27) - 1);
+        let room = self.layout.size.saturating_sub(self.layout.data_offset) as u64;
+        (commit > 0 && commit <= room).then_some(ts)
+    }
+
+    /// Passes over sub-buffers as long as the next one begins not after `ts`.
+    fn skip_subbufs(&mut self, ts: u64) {
+        loop {
+            let Some(block) = &self.block else {
+                if !self.next_filled() {
+                    return;
+                }
+                continue;
+            };
+            let next = block.data().get(self.subbuf_end..).unwrap_or_default();
+            let whole = next.get(..self.layout.size).unwrap_or(next);
+            match self.layout.header(whole, 0) {
+                Ok(h) if h.commit > 0 && h.ts <= ts => {
+                    self.subbuf = self.subbuf_end;
+                    self.subbuf_end = (self.subbuf + self.layout.size).min(block.data().len());
+                    self.enter(&h);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Time of the first record, as stored. The stream is at its start afterwards.
+    pub fn first_ts(&mut self) -> Option<u64> {
+        self.rewind();
+        let ts = if self.advance() { self.head_ts() } else { None };
+        self.rewind();
+        ts
+    }
+
+    /// Time of the last record, as stored, found from the end of the data. The stream is at its start afterwards.
+    pub fn last_ts(&mut self) -> Option<u64> {
+        let mut index = self.feed.probes();
+        let mut last = None;
+        while index > 0 && last.is_none() {
+            index -= 1;
+            self.go_to_probe(index);
+            while self.advance() {
+                last = self.head_ts();
+            }
+        }
+        self.rewind();
+        last
+    }
+
+    /// How many pieces can be told apart by time without reading all data: sub-buffers, or chunks of compressed data.
+    pub fn pieces(&self) -> u64 {
+        self.feed.probes()
+    }
+
+    /// Time of the header of a piece (see [`CpuStream::pieces`]), `None` when it has no records or is damaged.
+    pub fn piece_ts(&self, index: u64) -> Option<u64> {
+        self.probe(index)
+    }
+
+    /// Goes to before the first record of a piece (see [`CpuStream::pieces`]).
+    pub fn go_to_piece(&mut self, index: u64) {
+        self.go_to_probe(index);
+    }
+
+    /// Number of the records of a piece.
+    pub fn piece_records(&mut self, index: u64) -> u64 {
+        self.go_to_probe(index);
+        let mut n = 0;
+        let end = match self.feed.data {
+            Data::Plain { .. } => 1,
+            Data::Packed(_) => u64::MAX,
+        };
+        let start = self.subbufs_done;
+        let unit = self.next.index;
+        while self.advance() {
+            let outside = match self.feed.data {
+                Data::Plain { .. } => self.subbufs_done - start > end,
+                Data::Packed(_) => self.next.index > unit + 1 || self.next.index == unit + 1 && self.next.part > 0,
+            };
+            if outside {
+                break;
+            }
+            n += 1;
+        }
+        n
+    }
+}

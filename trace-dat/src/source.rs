@@ -1,0 +1,179 @@
+//! Where the bytes of a file come from: positioned reads of a file, or bytes at hand.
+//!
+//! Nothing is mapped: a file that another program shortens meanwhile gives an error, not a signal, and the memory in use is what was asked for.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{Error, Result};
+
+/// Inputs that have no size of their own (pipes) are read into memory up to this many bytes.
+const PIPE_MAX: u64 = 1 << 30;
+
+/// A file, or bytes in memory, that can be read at any offset by many threads. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Source {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    len: u64,
+    bytes: Bytes,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    File(ReadAt),
+    Owned(Vec<u8>),
+}
+
+impl Source {
+    /// Opens a file. What is no regular file (a pipe) is read into memory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_owned();
+        let io = |what, source| Error::Io { path: path.clone(), what, source };
+        let file = File::open(&path).map_err(|e| io("open", e))?;
+        let meta = file.metadata().map_err(|e| io("read", e))?;
+        if meta.is_dir() {
+            return Err(io("read", io::ErrorKind::IsADirectory.into()));
+        }
+        let (len, bytes) = if meta.is_file() {
+            (meta.len(), Bytes::File(ReadAt::new(file)))
+        } else {
+            let mut v = Vec::new();
+            file.take(PIPE_MAX).read_to_end(&mut v).map_err(|e| io("read", e))?;
+            (v.len() as u64, Bytes::Owned(v))
+        };
+        Ok(Source { inner: Arc::new(Inner { path, len, bytes }) })
+    }
+
+    /// Bytes that are at hand; `name` stands for the path in messages.
+    pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Self {
+        Source { inner: Arc::new(Inner { path: name.into(), len: bytes.len() as u64, bytes: Bytes::Owned(bytes) }) }
+    }
+
+    /// The path of the file.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Size in bytes, as it was when the file was opened.
+    pub fn len(&self) -> u64 {
+        self.inner.len
+    }
+
+    /// Whether there is nothing to read.
+    pub fn is_empty(&self) -> bool {
+        self.inner.len == 0
+    }
+
+    /// Reads from `offset` until `buf` is full or the file ends; the number of bytes read.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        match &self.inner.bytes {
+            Bytes::Owned(v) => {
+                let rest = usize::try_from(offset).ok().and_then(|o| v.get(o..)).unwrap_or_default();
+                let n = rest.len().min(buf.len());
+                if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
+                    to.copy_from_slice(from);
+                }
+                Ok(n)
+            }
+            Bytes::File(file) => {
+                let mut done = 0;
+                while let Some(rest) = buf.get_mut(done..).filter(|r| !r.is_empty()) {
+                    let at = offset.saturating_add(done as u64);
+                    match file.read_at(rest, at) {
+                        Ok(0) => break,
+                        Ok(n) => done += n,
+                        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                        Err(source) => {
+                            return Err(Error::Io { path: self.inner.path.clone(), what: "read", source });
+                        }
+                    }
+                }
+                Ok(done)
+            }
+        }
+    }
+
+    /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] when the file ends before, naming `what` was read.
+    pub fn read_exact_at(&self, what: &'static str, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let have = self.read_at(offset, buf)?;
+        if have < buf.len() {
+            return Err(Error::Truncated { what, offset, need: buf.len() as u64, have: have as u64 });
+        }
+        Ok(())
+    }
+
+    /// The `len` bytes from `offset`. Memory is only taken for what the file has.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] when the file ends before.
+    pub fn read_vec(&self, what: &'static str, offset: u64, len: u64) -> Result<Vec<u8>> {
+        self.check(what, offset, len)?;
+        let len = usize::try_from(len).map_err(|_| Error::Truncated { what, offset, need: len, have: 0 })?;
+        let mut v = vec![0; len];
+        self.read_exact_at(what, offset, &mut v)?;
+        Ok(v)
+    }
+
+    /// Checks that `len` bytes from `offset` lie in the file.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] when they do not.
+    pub fn check(&self, what: &'static str, offset: u64, len: u64) -> Result<()> {
+        let have = self.inner.len.saturating_sub(offset);
+        if len > have {
+            return Err(Error::Truncated { what, offset, need: len, have });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(unix)]
+#[derive(Debug)]
+struct ReadAt(File);
+
+#[cfg(unix)]
+impl ReadAt {
+    fn new(file: File) -> Self {
+        ReadAt(file)
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::read_at(&self.0, buf, offset)
+    }
+}
+
+#[cfg(not(unix))]
+#[derive(Debug)]
+struct ReadAt(std::sync::Mutex<File>);
+
+#[cfg(not(unix))]
+impl ReadAt {
+    fn new(file: File) -> Self {
+        ReadAt(std::sync::Mutex::new(file))
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        use std::io::{Seek, SeekFrom};
+        let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        file.seek(SeekFrom::Start(offset))?;
+        file.read(buf)
+    }
+}
