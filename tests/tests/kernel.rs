@@ -1,0 +1,150 @@
+//! Real kernels: each scenario of `tests/guest/scenarios` runs in a guest on each kernel; one boot per kernel runs them all.
+//!
+//! A scenario is a shell script. It runs in the guest with `$OUT` as its directory, `ours` and `ref` as commands (our binary and
+//! the reference), and must end with status zero. What it leaves is then checked here:
+//!
+//! * every `NAME.dat` is reported by our binary and by the reference: the same text, not empty, for every basic option set;
+//! * every pair `NAME.ours` and `NAME.ref` has the same content (state of the kernel, output);
+//!
+//! Names of scenarios and kernels in the environment variables `TRACECMD_SCENARIOS` and `TRACECMD_KERNELS` (words) restrict
+//! the run; what a guest left can be kept with `TRACECMD_GUEST_OUT=DIR`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, LazyLock, Mutex, OnceLock};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use tracecmd_tests::guest::{self, KERNELS, Kernel};
+use tracecmd_tests::{compare, programs, skip::skip};
+
+/// What a guest left for one kernel, or why it did not.
+type Boot = OnceLock<Result<PathBuf, String>>;
+
+static BOOTS: LazyLock<BTreeMap<&'static str, Boot>> =
+    LazyLock::new(|| KERNELS.iter().map(|k| (k.name, Boot::new())).collect());
+
+fn main() {
+    let args = Arguments::from_args();
+    let missing = guest::missing();
+    let no_reference = if missing.is_none() && !args.list { programs::reference().err() } else { None };
+    let mut trials = Vec::new();
+    for kernel in KERNELS.into_iter().filter(|k| chosen("TRACECMD_KERNELS", k.name)) {
+        for (name, _) in scenarios() {
+            let title = format!("{}::{name}", kernel.name);
+            let reason = missing.clone().or(no_reference.map(str::to_owned));
+            if let (Some(reason), false) = (&reason, args.list) {
+                skip(&title, reason);
+            }
+            let ignored = reason.is_some();
+            trials.push(Trial::test(title, move || check(kernel, &name)).with_ignored_flag(ignored));
+        }
+    }
+    libtest_mimic::run(&args, trials).exit();
+}
+
+/// Whether NAME is among the words of an environment variable; yes without the variable.
+fn chosen(variable: &str, name: &str) -> bool {
+    std::env::var(variable).map_or(true, |words| words.split_whitespace().any(|w| name.contains(w)))
+}
+
+/// Names and texts of the scenarios, in order.
+fn scenarios() -> Vec<(String, String)> {
+    let dir = programs::workspace().join("tests/guest/scenarios");
+    let mut list: Vec<(String, String)> = std::fs::read_dir(&dir)
+        .expect("tests/guest/scenarios")
+        .map(|e| e.expect("a directory entry").path())
+        .filter(|p| p.extension().is_some_and(|e| e == "sh"))
+        .map(|p| {
+            let name = p.file_stem().expect("a name").to_string_lossy().into_owned();
+            (name, std::fs::read_to_string(&p).expect("a readable scenario"))
+        })
+        .filter(|(name, _)| chosen("TRACECMD_SCENARIOS", name))
+        .collect();
+    list.sort();
+    list
+}
+
+/// Boots the kernel once for all scenarios; as many guests at a time as there are CPUs.
+fn boot(kernel: Kernel) -> Result<PathBuf, String> {
+    static FREE: LazyLock<(Mutex<usize>, Condvar)> =
+        LazyLock::new(|| (Mutex::new(std::thread::available_parallelism().map_or(1, usize::from)), Condvar::new()));
+    let cell = &BOOTS[kernel.name];
+    cell.get_or_init(|| {
+        let mut free = FREE.0.lock().expect("no panic while it is held");
+        while *free == 0 {
+            free = FREE.1.wait(free).expect("no panic while it is held");
+        }
+        *free -= 1;
+        drop(free);
+        let done = run_all(kernel);
+        *FREE.0.lock().expect("no panic while it is held") += 1;
+        FREE.1.notify_one();
+        done.map_err(|e| format!("{e:#}"))
+    })
+    .clone()
+}
+
+fn run_all(kernel: Kernel) -> anyhow::Result<PathBuf> {
+    let base = std::env::var_os("TRACECMD_GUEST_OUT")
+        .map_or_else(|| std::env::temp_dir().join(format!("tracecmd-guest-{}", std::process::id())), PathBuf::from);
+    let out = base.join(kernel.name);
+    let mut script = String::from("ours() { tracecmd \"$@\"; }\nref() { trace-cmd \"$@\"; }\n");
+    for (name, text) in scenarios() {
+        // A subshell each: a scenario that fails does not end the others, and the time it took is known.
+        script += &format!(
+            "mkdir -p /out/{name}; export OUT=/out/{name}; s=$(date +%s)\n\
+             ( set -e\n{text}\n) > $OUT/log 2>&1; echo $? > $OUT/status; echo {name} $(($(date +%s) - s)) s\n"
+        );
+    }
+    guest::run(kernel, &guest::Options::default(), &[], &script, &out)?;
+    Ok(out)
+}
+
+/// The checks of one scenario on one kernel.
+fn check(kernel: Kernel, name: &str) -> Result<(), Failed> {
+    let out = boot(kernel)?.join(name);
+    let reference = programs::reference()?;
+    let log = std::fs::read_to_string(out.join("log")).unwrap_or_default();
+    let status = std::fs::read_to_string(out.join("status")).map_err(|e| format!("the scenario did not run: {e}"))?;
+    let mut faults = String::new();
+    if status.trim() != "0" {
+        faults += &format!("status {}:\n{log}\n{}", status.trim(), tail(&out.join("ours.log")));
+    }
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&out)?.filter_map(Result::ok).map(|e| e.path()).collect();
+    files.sort();
+    let mut checked = 0;
+    for file in &files {
+        match file.extension().and_then(|e| e.to_str()) {
+            Some("dat") => {
+                checked += 1;
+                let text = compare::report(programs::tracecmd(), "", file).text;
+                if text.iter().filter(|c| **c == b'\n').count() < 2 {
+                    faults += &format!("{} has no event\n{}", file.display(), tail(&file.with_extension("log")));
+                }
+                if let Err(fault) = compare::same_reports(reference, programs::tracecmd(), file, &compare::BASIC) {
+                    faults += &fault;
+                }
+            }
+            Some("ref") => {
+                checked += 1;
+                let have = std::fs::read(file.with_extension("ours")).unwrap_or_default();
+                if let Some(place) = compare::first_difference(&std::fs::read(file)?, &have) {
+                    faults +=
+                        &format!("{} differs (- reference, + ours): {place}\n", file.with_extension("").display());
+                }
+            }
+            _ => {}
+        }
+    }
+    if checked == 0 && status.trim() == "0" {
+        faults += "the scenario left nothing to check\n";
+    }
+    if faults.is_empty() { Ok(()) } else { Err(faults.into()) }
+}
+
+/// The end of a log, for a message.
+fn tail(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(6)..].join("\n") + "\n"
+}
