@@ -133,8 +133,8 @@ fn shifted(s: &ShiftSamples, interpolate: bool, ts: u64) -> u64 {
     let add = if interpolate && t0 != t1 {
         let (t0, t1, ts) = (i128::from(t0), i128::from(t1), i128::from(ts));
         let (rise, run) = ((i128::from(o1) - i128::from(o0)) * (ts - t0), t1 - t0);
-        let half = if rise < 0 { -(run / 2) } else { run / 2 };
-        i128::from(o0) + (rise + half) / run
+        // Half is added whatever the sign, and the quotient cut off towards zero, as the reference does.
+        i128::from(o0) + (rise + run / 2) / run
     } else {
         i128::from(o0)
     };

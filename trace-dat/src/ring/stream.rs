@@ -95,6 +95,8 @@ pub struct CpuStream {
     subbuf_end: usize,
     walk: Walk,
     lost: Lost,
+    /// The present sub-buffer was cut off, which was told already.
+    cut: bool,
     head: Option<Head>,
     subbufs_done: u64,
 }
@@ -112,6 +114,7 @@ impl CpuStream {
             subbuf_end: 0,
             walk: Walk::default(),
             lost: Lost::None,
+            cut: false,
             head: None,
             subbufs_done: 0,
         }
@@ -170,6 +173,9 @@ impl CpuStream {
 
     #[cold]
     fn bad_record(&mut self, why: &'static str) {
+        if std::mem::take(&mut self.cut) {
+            return;
+        }
         let offset = self.block.as_ref().map_or(0, |b| b.base()).wrapping_add(self.subbuf as u64);
         let at = self.walk.pos.saturating_sub(self.subbuf) as u64;
         let error = Error::Record { offset, at, why };
@@ -209,8 +215,22 @@ impl CpuStream {
                     return true;
                 }
                 Err(error) => {
+                    // Where the data were cut off, the records that are whole count.
+                    let room = data.len().saturating_sub(self.layout.data_offset);
+                    let cut = match &error {
+                        Error::Commit { .. } if data.len() < self.layout.size && room > 0 => {
+                            self.layout.endian.uint(data, 0, 8)
+                        }
+                        _ => None,
+                    };
                     let index = self.subbuf_index(offset);
-                    self.warn(self.file_offset(offset), index, error, "this sub-buffer");
+                    let lost = if cut.is_some() { "the end of this sub-buffer" } else { "this sub-buffer" };
+                    self.warn(self.file_offset(offset), index, error, lost);
+                    if let Some(ts) = cut {
+                        self.enter(&SubBufHeader { ts, commit: room, lost: Lost::None });
+                        self.cut = true;
+                        return true;
+                    }
                 }
             }
         }
@@ -218,6 +238,7 @@ impl CpuStream {
     }
 
     fn enter(&mut self, header: &SubBufHeader) {
+        self.cut = false;
         self.walk = Walk::new(&self.layout, header);
         self.walk.pos += self.subbuf;
         self.walk.end += self.subbuf;
