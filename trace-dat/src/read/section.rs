@@ -138,6 +138,16 @@ impl Part {
         Ok(Some((c.u32(self.what)?, c.u32(self.what)?)))
     }
 
+    /// The content as it is stored when that is compressed: the codec, the packed bytes and their unpacked length.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`].
+    pub fn read_packed(&self) -> Result<Option<(Codec, Vec<u8>, u32)>> {
+        let (Some(codec), Some((packed, unpacked))) = (self.packed, self.packed_sizes()?) else { return Ok(None) };
+        let bytes = self.source.read_vec(self.what, self.offset.saturating_add(8), packed.into())?;
+        Ok(Some((codec, bytes, unpacked)))
+    }
+
     /// The content, unpacked.
     ///
     /// # Errors

@@ -20,6 +20,7 @@
 //! # Ok::<(), trace_dat::Error>(())
 //! ```
 
+mod copy;
 mod file;
 mod meta;
 pub mod option;
