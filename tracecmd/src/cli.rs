@@ -58,6 +58,9 @@ macro_rules! commands {
 /// Every command, in the order of the overview.
 pub const COMMANDS: &[Entry] = commands! {
     "record" Stop record "trace a command, or until Ctrl-C, into a file"
+    "start" Stop start "start tracing and leave it running"
+    "set" Stop set "change single settings of the running kernel"
+    "extract" Stop extract "put what the kernel's buffers hold into a file"
     "listen" Stop listen "receive recordings of other machines over the network"
     "help" Mix help "explain a command, or list all of them"
 };

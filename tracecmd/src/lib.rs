@@ -3,6 +3,7 @@
 pub mod child;
 pub mod cli;
 pub mod cmd;
+pub mod date;
 pub mod log;
 pub mod net;
 pub mod plan;

@@ -120,9 +120,9 @@ pub struct Buffer {
     /// `-t`: TCP for the data.
     pub tcp: bool,
     /// A `--module` for which no function followed (yet).
-    module: Option<String>,
+    pub(crate) module: Option<String>,
     /// Whether a function used that `--module`.
-    module_used: bool,
+    pub(crate) module_used: bool,
 }
 
 impl Buffer {
@@ -272,6 +272,22 @@ impl Plan {
     /// The top buffer's wishes.
     pub fn top_buffer(&self) -> &Buffer {
         &self.buffers[0]
+    }
+
+    /// Tells the user what has no effect.
+    pub fn warn(&self) {
+        for text in &self.warnings {
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("  {text}\n"));
+        }
+    }
+
+    /// Prints the plan (`--dry-run`).
+    ///
+    /// # Errors
+    /// stdout cannot be written.
+    pub fn print(&self) -> anyhow::Result<std::process::ExitCode> {
+        std::io::Write::write_fmt(&mut std::io::stdout().lock(), format_args!("{self}"))?;
+        Ok(std::process::ExitCode::SUCCESS)
     }
 
     /// The name of the file to write.

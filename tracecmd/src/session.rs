@@ -83,18 +83,19 @@ impl Session {
         let ending = if plan.keep_before || plan.verb == Verb::Start { Ending::Keep } else { Ending::Undo };
         let mut session = Session { root, journal, buffers: Vec::new(), ending };
         for (index, b) in plan.buffers.iter().enumerate() {
-            if b.name.is_some() || plan.top {
-                session.attach(index, b)?;
+            if (b.name.is_some() || plan.top) && !b.delete {
+                session.attach(index, b, plan.verb)?;
             }
         }
         Ok(session)
     }
 
     /// Opens or makes one buffer and remembers how it was.
-    fn attach(&mut self, index: usize, b: &Buffer) -> anyhow::Result<()> {
+    fn attach(&mut self, index: usize, b: &Buffer, verb: Verb) -> anyhow::Result<()> {
         let instance = match &b.name {
             None => self.root.top(),
-            Some(name) if b.delete => self.root.instance(name)?,
+            // What is not there holds nothing.
+            Some(name) if verb == Verb::Extract => self.root.instance(name)?,
             Some(name) => self.root.create_instance(name)?,
         };
         let was_on = instance.is_on().unwrap_or(true);
@@ -116,6 +117,29 @@ impl Session {
     /// The tracing directory.
     pub fn root(&self) -> &TraceFs {
         &self.root
+    }
+
+    /// The clock of the first buffer.
+    pub fn clock(&self) -> String {
+        let clock = self.buffers.first().and_then(|a| a.instance.clock().ok());
+        clock.unwrap_or_else(|| "local".to_owned())
+    }
+
+    /// What `extract` sets before it reads: a tracer and trace options, if given.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub fn settings_before_extract(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        for a in &self.buffers {
+            let b = &plan.buffers[a.index];
+            if let Some(tracer) = b.tracer.as_deref() {
+                self.tracer(a, tracer)?;
+            }
+            for option in b.options.iter().rev() {
+                a.instance.write_option(option)?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes all settings (steps 7 to 18 of the reference).

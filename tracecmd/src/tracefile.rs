@@ -62,8 +62,9 @@ impl BufferFacts {
     }
 
     /// The clock in brackets.
-    fn selected_clock(&self) -> &[u8] {
-        trace_dat::write::selected_clock(self.clock.as_bytes()).unwrap_or(b"local")
+    pub fn selected_clock(&self) -> &str {
+        let word = trace_dat::write::selected_clock(self.clock.as_bytes());
+        word.and_then(|w| std::str::from_utf8(w).ok()).unwrap_or("local")
     }
 }
 

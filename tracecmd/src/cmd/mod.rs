@@ -1,6 +1,9 @@
 //! One file per command. Each has `command()`, its options for clap, and `run()`.
 
+pub mod extract;
 pub mod help;
 pub mod listen;
 pub mod record;
 pub mod record_options;
+pub mod set;
+pub mod start;

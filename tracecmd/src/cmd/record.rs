@@ -12,7 +12,7 @@ use clap::{ArgMatches, Command};
 
 use crate::child::{self, Held};
 use crate::cli::{self, Ctx};
-use crate::cmd::record_options;
+use crate::cmd::{extract, record_options};
 use crate::plan::{Plan, Verb};
 use crate::recorder::{self, Raw, Recorder, Settings};
 use crate::session::{Active, Session};
@@ -28,12 +28,9 @@ pub fn command() -> Command {
 /// Runs `record`.
 pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(Verb::Record, &cli::ordered(m))?;
-    for w in &plan.warnings {
-        log::warn!("{w}");
-    }
+    plan.warn();
     if plan.dry_run {
-        print!("{plan}");
-        return Ok(ExitCode::SUCCESS);
+        return plan.print();
     }
     record(&plan)
 }
@@ -44,6 +41,7 @@ fn record(plan: &Plan) -> anyhow::Result<ExitCode> {
     let signals = Signals::block()?;
     let mut session = Session::open(plan)?;
     session.configure(plan)?;
+    let date_us = if plan.date { extract::measured(&session, &session.clock()) } else { None };
     let latency = plan.latency_tracer().is_some();
     let mut recorders = Recorders::new();
     if !latency {
@@ -59,7 +57,7 @@ fn record(plan: &Plan) -> anyhow::Result<ExitCode> {
         session.buffers.iter().map(|a| BufferFacts::read(&a.instance, latency)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut data = recorders.join(&session)?;
     stopped?;
-    let extras = Extras { trace_id: plan.top.then(trace_id), ..Extras::default() };
+    let extras = Extras { date_us, trace_id: plan.top.then(trace_id), ..Extras::default() };
     let meta = tracefile::metadata(session.root(), plan, &facts, &extras)?;
     let sizes: Vec<_> = session.buffers.iter().map(|a| stats::size_kb(&a.instance)).collect();
     // The kernel is free again before the long work begins.
@@ -86,7 +84,9 @@ fn record(plan: &Plan) -> anyhow::Result<ExitCode> {
 fn trace(plan: &Plan, session: &Session, signals: &Signals) -> anyhow::Result<Option<u8>> {
     if plan.command.is_empty() {
         session.limit_to(plan, None)?;
-        session.switch_on()?;
+        if !plan.keep_before {
+            session.switch_on()?;
+        }
         wait_without_command(plan, session, signals)?;
         return Ok(None);
     }
