@@ -1,5 +1,11 @@
 //! Events with a look of their own, one file per event family, and what depends on other records.
 
+mod fgraph;
+mod function;
+pub mod options;
+pub mod seq;
+mod text;
+
 use crate::{Decoder, Record, format::Event};
 
 /// Prints the last column of one event; made once per event, when its first record is printed.
@@ -36,9 +42,27 @@ pub struct Note<'a> {
     pub leaf_exit: Option<Record<'a>>,
 }
 
+/// Whether an event may be printed by its plugin: not with `-R`, `-N`, `-L`, nor when `-r` or `-n` names the event or its system.
+pub fn plugin_active(dec: &Decoder, event: &Event) -> bool {
+    let options = dec.options();
+    let named = |list: &[regex::Regex]| list.iter().any(|r| r.is_match(&event.name) || r.is_match(&event.system));
+    !options.raw && !options.no_plugins && !named(&options.raw_events) && !named(&options.no_plugin_events)
+}
+
 /// The printer of an event that has a look of its own; `None`: its print fmt is used.
-pub fn printer_for(_dec: &Decoder, _event: &Event) -> Option<Box<dyn EventPrinter>> {
-    None
+pub fn printer_for(dec: &Decoder, event: &Event) -> Option<Box<dyn EventPrinter>> {
+    if !plugin_active(dec, event) {
+        return None;
+    }
+    let options = dec.options();
+    Some(match (event.system.as_str(), event.name.as_str()) {
+        ("ftrace", "function" | "func_repeats") => Box::new(function::Function::new(event, options)),
+        ("ftrace", "kernel_stack") => Box::new(function::KernelStack::new(event, options)),
+        ("ftrace", "raw_data") => Box::new(function::RawData::new(event)),
+        ("ftrace", "funcgraph_entry" | "fgraph_retaddr_entry") => Box::new(fgraph::Entry::new(dec, event)),
+        ("ftrace", "funcgraph_exit") => Box::new(fgraph::ExitLine::new(event, options)),
+        _ => return None,
+    })
 }
 
 /// The helper function of this name that print formats may call.

@@ -138,13 +138,15 @@ impl Metadata {
     }
 
     /// Bytes of `/sys/kernel/btf/vmlinux`; left out of version 6 files, which have no place for it.
+    ///
+    /// The section holds nothing else: the size word that trace-cmd.dat.v7(5) names is in no file.
     pub fn btf(&mut self, bytes: &[u8]) {
-        self.sized_u64(id::BTF_FILE, bytes);
+        self.set(id::BTF_FILE, Payload::Plain(bytes.to_vec()));
     }
 
     /// Text of `/proc/modules`; left out of version 6 files.
     pub fn modules(&mut self, text: &[u8]) {
-        self.sized_u64(id::MODULES_FILE, text);
+        self.set(id::MODULES_FILE, Payload::Plain(text.to_vec()));
     }
 
     fn sized_u32(&mut self, section: u16, text: &[u8]) {

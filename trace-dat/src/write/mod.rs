@@ -244,14 +244,14 @@ impl<W: Write + Seek> Writer<W> {
     /// [`Error::Io`] when it cannot be written, [`Error::Unwritable`] without a CPU or with a part of a sub-buffer.
     pub fn sub_buffers(&mut self, mut data: &[u8]) -> Result<()> {
         let page = self.page_size()?;
-        if data.len() % page != 0 {
+        if !data.len().is_multiple_of(page) {
             return Err(Error::Unwritable(format!("{} bytes are not whole sub-buffers of {page}", data.len())));
         }
         if data.is_empty() {
             return Ok(());
         }
         if self.head.codec == Codec::None {
-            self.drain(0)?;
+            self.drain()?;
             self.begin_data(page)?;
             self.out.write(data)?;
             self.current.size += data.len() as u64;
@@ -279,7 +279,7 @@ impl<W: Write + Seek> Writer<W> {
     /// As [`Writer::sub_buffers`].
     pub fn chunk(&mut self, codec: Codec, offset: u64, bytes: Vec<u8>, unpacked: u32) -> Result<()> {
         let page = self.page_size()?;
-        if unpacked as usize % page != 0 || unpacked == 0 {
+        if unpacked == 0 || !(unpacked as usize).is_multiple_of(page) {
             let why = "bytes unpacked are not whole sub-buffers";
             return Err(Error::BadValue { what: "compressed chunk", offset, value: unpacked.into(), why });
         }
@@ -355,7 +355,7 @@ impl<W: Write + Seek> Writer<W> {
         Ok(true)
     }
 
-    fn drain(&mut self, _keep: usize) -> Result<()> {
+    fn drain(&mut self) -> Result<()> {
         while self.take_one()? {}
         Ok(())
     }
@@ -378,7 +378,7 @@ impl<W: Write + Seek> Writer<W> {
         if !self.fill.is_empty() {
             self.push_fill(0)?;
         }
-        self.drain(0)?;
+        self.drain()?;
         let summary = std::mem::take(&mut self.current);
         let chunks = std::mem::take(&mut self.chunks);
         if summary.size > 0 {

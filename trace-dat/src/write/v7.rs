@@ -155,6 +155,7 @@ pub(super) fn begin_buffer<W: Write + Seek>(
 ) -> Result<()> {
     layout.section = out.pos();
     let mut name = match buffer.text {
+        Some(_) if buffer.name.is_empty() => b"buffer latency".to_vec(),
         Some(_) => b"buffer latency ".to_vec(),
         None => b"buffer flyrecord ".to_vec(),
     };
@@ -167,9 +168,14 @@ pub(super) fn begin_buffer<W: Write + Seek>(
         header(out, layout, (id::BUFFER_TEXT, &name), 0, text.len() as u64)?;
         return out.write(text);
     }
+    // A text section is packed as trace data is: a count of chunks, here one.
     let mut packed = Vec::new();
     Compressor::new(head.codec).pack(text, &mut packed)?;
-    packed_section(out, layout, (id::BUFFER_TEXT, &name), &packed, text.len() as u32)
+    header(out, layout, (id::BUFFER_TEXT, &name), COMPRESSED, packed.len() as u64 + 12)?;
+    out.u32(1)?;
+    out.u32(packed.len() as u32)?;
+    out.u32(text.len() as u32)?;
+    out.write(&packed)
 }
 
 pub(super) fn end_buffer<W: Write + Seek>(

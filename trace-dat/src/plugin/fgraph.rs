@@ -1,0 +1,260 @@
+//! Events of the function_graph tracer: `funcgraph_entry`, `fgraph_retaddr_entry`, `funcgraph_exit`.
+//!
+//! An entry that is directly followed by its exit is a leaf and takes both in one line; the sequential pass finds that out.
+
+use super::{
+    EventPrinter, PrintCx,
+    function::print_args,
+    options::Fgraph,
+    text::{Num, blanks, dec, hex, hex0x, missing},
+};
+use crate::{Decoder, decoder::PrintOptions, format::Event};
+
+/// Indentation never grows beyond this; the kernel's own limit of nesting is far lower.
+const MAX_INDENT: i32 = 4096;
+
+/// Columns of mark, duration and bar of a line without a duration.
+const NO_DURATION: &[u8] = b"             |  ";
+
+/// Fields of `funcgraph_exit` that both a leaf and an exit line show.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exit {
+    func: Option<Num>,
+    depth: Option<Num>,
+    calltime: Option<Num>,
+    rettime: Option<Num>,
+    retval: Option<Num>,
+}
+
+impl Exit {
+    fn new(event: &Event) -> Self {
+        let num = |name| Num::of(event, name);
+        Exit {
+            func: num("func"),
+            depth: num("depth"),
+            calltime: num("calltime"),
+            rettime: num("rettime"),
+            retval: num("retval"),
+        }
+    }
+
+    /// Appends mark, duration and bar. False when a time is missing.
+    fn print_duration(&self, dec: &Decoder, data: &[u8], out: &mut Vec<u8>) -> bool {
+        for (field, name) in [(self.rettime, "rettime"), (self.calltime, "calltime")] {
+            if field.is_none() {
+                missing(name, out);
+                return false;
+            }
+        }
+        let get = |n: Option<Num>| n.map_or(0, |n| n.get(dec.endian(), data));
+        duration(get(self.rettime).wrapping_sub(get(self.calltime)), out);
+        true
+    }
+
+    fn print_retval(&self, options: &Fgraph, dec: &Decoder, data: &[u8], out: &mut Vec<u8>) {
+        let Some(retval) = self.retval.filter(|_| !options.retval_skip) else { return };
+        let value = retval.get(dec.endian(), data);
+        out.extend_from_slice(b" (ret=");
+        let error = value as i64 >= -4095 && (value as i64) < 0;
+        if options.retval_dec || (error && !options.retval_hex) {
+            super::text::dec(out, value as i64);
+        } else {
+            hex0x(out, value);
+        }
+        out.push(b')');
+    }
+}
+
+/// Appends the mark of a duration in nanoseconds, the duration in microseconds, and the bar.
+fn duration(ns: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(match ns {
+        u64::MAX => b"  ",
+        1_000_000_001.. => b"$ ",
+        1_000_001.. => b"# ",
+        100_001.. => b"! ",
+        10_001.. => b"+ ",
+        _ => b"  ",
+    });
+    let start = out.len();
+    dec(out, ns / 1000);
+    if out.len() - start < 7 {
+        let rest = (ns % 1000) as u16;
+        let digit = |n: u16| b'0' + (n % 10) as u8;
+        out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+    }
+    let used = out.len() - start;
+    out.extend_from_slice(b" us ");
+    blanks(out, 7usize.saturating_sub(used));
+    out.extend_from_slice(b"|  ");
+}
+
+fn indent(depth: u64, out: &mut Vec<u8>) {
+    let columns = (depth.wrapping_mul(2) as i32).clamp(0, MAX_INDENT);
+    blanks(out, columns as usize);
+}
+
+fn print_depth(options: &Fgraph, depth: u64, out: &mut Vec<u8>) {
+    if options.depth {
+        out.extend_from_slice(b" (");
+        dec(out, depth as i64);
+        out.push(b')');
+    }
+}
+
+/// `funcgraph_entry` and `fgraph_retaddr_entry`.
+#[derive(Debug)]
+pub(super) struct Entry {
+    func: Option<Num>,
+    depth: Option<Num>,
+    retaddr: Option<Num>,
+    /// Where the arguments begin.
+    args: Option<usize>,
+    exit: Option<Exit>,
+    options: Fgraph,
+}
+
+impl Entry {
+    pub(super) fn new(dec: &Decoder, event: &Event) -> Self {
+        let num = |name| Num::of(event, name);
+        Entry {
+            func: num("func"),
+            depth: num("depth"),
+            retaddr: num("retaddr"),
+            args: num("args").map(|a| a.offset),
+            exit: dec.find_event(Some("ftrace"), "funcgraph_exit").map(Exit::new),
+            options: Fgraph::new(dec.options()),
+        }
+    }
+
+    /// Appends `func(args)`; of a function without a name the address and `()`.
+    fn print_call(&self, cx: &PrintCx<'_>, func: u64, out: &mut Vec<u8>) {
+        match cx.dec.symbols().find(func) {
+            Some(s) => {
+                out.extend_from_slice(s.name);
+                out.push(b'(');
+                if let Some(args) = self.args.and_then(|at| cx.rec.data.get(at..)) {
+                    print_args(cx.dec, s.name, args, out);
+                }
+                out.push(b')');
+            }
+            None => {
+                hex(out, func);
+                out.extend_from_slice(b"()");
+            }
+        }
+    }
+
+    /// Appends ` /* <-caller */` when the entry has a return address that lies in a known function.
+    fn print_caller(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
+        let addr = self.retaddr.map(|r| r.get(cx.dec.endian(), cx.rec.data));
+        if let Some(s) = addr.and_then(|a| cx.dec.symbols().find(a)) {
+            out.extend_from_slice(b" /* <-");
+            out.extend_from_slice(s.name);
+            out.extend_from_slice(b" */");
+        }
+    }
+}
+
+impl EventPrinter for Entry {
+    fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
+        let (endian, data) = (cx.dec.endian(), cx.rec.data);
+        let Some(func) = self.func else {
+            missing("func", out);
+            out.push(b'!');
+            return cx.dec.print_fmt(cx, out);
+        };
+        let func = func.get(endian, data);
+        let leaf = cx.note.leaf_exit.as_ref().zip(self.exit.as_ref());
+        match leaf {
+            Some((rec, exit)) => {
+                if !exit.print_duration(cx.dec, rec.data, out) {
+                    return out.push(b'!');
+                }
+            }
+            None => out.extend_from_slice(NO_DURATION),
+        }
+        let Some(depth) = self.depth else {
+            missing("depth", out);
+            return out.push(b'!');
+        };
+        let depth = depth.get(endian, data);
+        indent(depth, out);
+        self.print_call(cx, func, out);
+        if let Some((rec, exit)) = leaf {
+            out.push(b';');
+            print_depth(&self.options, depth, out);
+            self.print_caller(cx, out);
+            exit.print_retval(&self.options, cx.dec, rec.data, out);
+        } else {
+            self.print_caller(cx, out);
+            out.extend_from_slice(b" {");
+            print_depth(&self.options, depth, out);
+        }
+    }
+}
+
+/// `funcgraph_exit` of a function that had other records inside.
+#[derive(Debug)]
+pub(super) struct ExitLine {
+    fields: Exit,
+    options: Fgraph,
+}
+
+impl ExitLine {
+    pub(super) fn new(event: &Event, options: &PrintOptions) -> Self {
+        ExitLine { fields: Exit::new(event), options: Fgraph::new(options) }
+    }
+}
+
+impl EventPrinter for ExitLine {
+    fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
+        let (endian, data) = (cx.dec.endian(), cx.rec.data);
+        if !self.fields.print_duration(cx.dec, data, out) {
+            return out.push(b'!');
+        }
+        let Some(depth) = self.fields.depth else {
+            missing("depth", out);
+            return out.push(b'!');
+        };
+        let depth = depth.get(endian, data);
+        indent(depth, out);
+        out.push(b'}');
+        if self.options.tailprint {
+            let Some(func) = self.fields.func else {
+                return missing("func", out);
+            };
+            let Some(s) = cx.dec.symbols().find(func.get(endian, data)) else { return };
+            out.extend_from_slice(b" /* ");
+            out.extend_from_slice(s.name);
+            out.extend_from_slice(b" */");
+        }
+        print_depth(&self.options, depth, out);
+        self.fields.print_retval(&self.options, cx.dec, data, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (ns, want) in [
+            (0, "  0.000 us   |  "),
+            (9_999, "  9.999 us   |  "),
+            (10_000, "  10.000 us  |  "),
+            (10_001, "+ 10.001 us  |  "),
+            (100_000, "+ 100.000 us |  "),
+            (100_001, "! 100.001 us |  "),
+            (1_000_001, "# 1000.001 us |  "),
+            (999_999_999, "# 999999.999 us |  "),
+            (1_000_000_000, "# 1000000 us |  "),
+            (1_234_567_891_234, "$ 1234567891 us |  "),
+            (u64::MAX, "  18446744073709551 us |  "),
+        ] {
+            let mut out = Vec::new();
+            duration(ns, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), want);
+        }
+    }
+}
