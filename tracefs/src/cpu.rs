@@ -36,6 +36,10 @@ impl StopHandle {
         let _ = self.0.write(1);
     }
 
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     /// True after [`stop`](StopHandle::stop).
     pub fn is_stopped(&self) -> bool {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];

@@ -1,0 +1,132 @@
+//! `trace_pipe`: the records as lines of text, taken out of the buffer as they come.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::cpu::{StopHandle, Wait};
+use crate::error::{Error, Result};
+use crate::instance::Instance;
+
+/// A longer line is handed out in pieces.
+const MAX_LINE: usize = 1 << 20;
+
+/// Reader of `trace_pipe`. It waits in poll(2), so a [`StopHandle`] can end it from another thread at any moment.
+#[derive(Debug)]
+pub struct TracePipe {
+    file: File,
+    path: PathBuf,
+    stop: StopHandle,
+    buf: Vec<u8>,
+    start: usize,
+}
+
+impl TracePipe {
+    /// Opens `trace_pipe` of an instance, or of one of its CPUs.
+    pub fn open(instance: &Instance, cpu: Option<u32>) -> Result<TracePipe> {
+        let path = match cpu {
+            None => instance.file("trace_pipe"),
+            Some(cpu) => instance.cpu_dir(cpu)?.file("trace_pipe"),
+        };
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path)
+            .map_err(|e| Error::io("open", &path, e))?;
+        Ok(TracePipe { file, path, stop: StopHandle::new()?, buf: Vec::new(), start: 0 })
+    }
+
+    /// The handle that ends the waits of this reader.
+    pub fn stop_handle(&self) -> StopHandle {
+        self.stop.clone()
+    }
+
+    /// Waits for something to read.
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<Wait> {
+        let timeout = timeout.map_or(PollTimeout::NONE, |d| PollTimeout::try_from(d).unwrap_or(PollTimeout::MAX));
+        loop {
+            let mut fds =
+                [PollFd::new(self.stop.fd(), PollFlags::POLLIN), PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout) {
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(Error::io("poll", &self.path, e.into())),
+                Ok(0) => return Ok(Wait::Timeout),
+                Ok(_) if fds[0].any() == Some(true) => return Ok(Wait::Stopped),
+                Ok(_) => return Ok(Wait::Ready),
+            }
+        }
+    }
+
+    /// Whatever is there now, at most `buf.len()` bytes; 0: nothing.
+    pub fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
+        loop {
+            match self.file.read(buf) {
+                Ok(n) => return Ok(n),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                Err(e) => return Err(Error::io("read", &self.path, e)),
+            }
+        }
+    }
+
+    /// The next line, without its newline. Waits for one; `None` after a stop, or at the end of a plain file.
+    pub fn next_line(&mut self) -> Result<Option<&[u8]>> {
+        loop {
+            let rest = &self.buf[self.start..];
+            let cut = rest.iter().position(|b| *b == b'\n');
+            if let Some(n) = cut.or((rest.len() >= MAX_LINE).then_some(rest.len())) {
+                let at = self.start;
+                self.start += n + usize::from(cut.is_some());
+                return Ok(Some(&self.buf[at..at + n]));
+            }
+            self.buf.drain(..self.start);
+            self.start = 0;
+            let wait = self.wait(None)?;
+            let old = self.buf.len();
+            self.buf.resize(old + 65536, 0);
+            let mut chunk = std::mem::take(&mut self.buf);
+            let n = self.read(&mut chunk[old..]);
+            self.buf = chunk;
+            let n = n?;
+            self.buf.truncate(old + n);
+            // After a stop what is still in the buffer is handed out. A plain file ends; trace_pipe has ended when it
+            // says ready and has nothing (tracing is off).
+            if n == 0 && wait != Wait::Timeout {
+                let rest = self.buf.len();
+                self.start = rest;
+                return Ok(if rest == 0 { None } else { Some(&self.buf[..rest]) });
+            }
+        }
+    }
+}
+
+impl AsFd for TracePipe {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TraceFs;
+
+    #[test]
+    fn lines() {
+        let t = tempfile::tempdir().unwrap();
+        let long = "x".repeat(100_000);
+        std::fs::write(t.path().join("trace_pipe"), format!("a\n\nb{long}\nend")).unwrap();
+        let mut p = TracePipe::open(&TraceFs::at(t.path()).top(), None).unwrap();
+        let mut lines = Vec::new();
+        while let Some(l) = p.next_line().unwrap() {
+            lines.push(String::from_utf8(l.to_vec()).unwrap());
+        }
+        assert_eq!(lines, ["a", "", &format!("b{long}"), "end"]);
+    }
+}
