@@ -19,7 +19,7 @@ pub struct Limits {
     pub max_metadata: u64,
     /// Time for each step of the handshake.
     pub handshake: Duration,
-    /// Time without any byte while metadata is sent.
+    /// Time without any byte until and while metadata is sent: the client sets up its tracers meanwhile.
     pub metadata: Duration,
     /// Time without any byte, after the end of a recording, until what is missing counts as lost.
     pub drain: Duration,
@@ -35,7 +35,7 @@ impl Default for Limits {
             max_total: 1 << 42,
             max_metadata: 1 << 30,
             handshake: Duration::from_secs(5),
-            metadata: Duration::from_secs(30),
+            metadata: Duration::from_secs(120),
             drain: Duration::from_secs(2),
         }
     }
