@@ -207,6 +207,34 @@ impl Decoder {
 
     /// The fields of a record as ` name=value`, as `report -R` shows them.
     pub fn print_raw(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
-        crate::print::raw_fields(self, cx.event, cx.rec.data, out);
+        crate::print::raw_fields(self, cx.event, cx.rec.data, cx.seq, out);
+    }
+
+    /// Looks at a record before it is printed when its event is shown as raw fields.
+    ///
+    /// An array of bytes is shown as text until one of its records holds something else; from that record on it is shown as
+    /// bytes, as the reference does. The sequential pass calls this for each shown record in output order, so that printing
+    /// can go on in parallel. Without it every thread decides by the records that it has seen.
+    #[inline]
+    pub fn visit(&self, event: &Event, data: &[u8], seq: u64) {
+        if crate::print::prints_raw(self, event) {
+            crate::print::visit_raw(self, event, data, seq);
+        }
+    }
+
+    /// Why the print fmt of an event cannot be understood, so that its records are printed as raw fields; `None`: it can.
+    pub fn print_fmt_error<'a>(&self, event: &'a Event) -> Option<&'a str> {
+        crate::print::failure(self, event)
+    }
+
+    /// Compiles every format: `system:event` and the reason of each that cannot be read, or is printed as raw fields.
+    pub fn check_events(&self) -> Vec<(String, String)> {
+        let mut all = self.table.broken(self);
+        for e in self.events() {
+            if let Some(why) = self.print_fmt_error(e) {
+                all.push((format!("{}:{}", e.system, e.name), why.to_owned()));
+            }
+        }
+        all
     }
 }

@@ -1,6 +1,11 @@
 //! Events to text: compiled print formats, printf, helpers.
 
+mod bprint;
+mod eval;
 mod helper;
+pub(crate) mod printf;
+mod program;
+mod raw;
 
 use std::sync::OnceLock;
 
@@ -12,22 +17,101 @@ use crate::{
     plugin::{EventPrinter, PrintCx},
 };
 
-/// How an event is printed: decided once.
+use self::{eval::Cx, program::Program, raw::RawPlan};
+
+/// What prints the last column of an event.
+#[derive(Debug)]
+enum Mode {
+    Raw,
+    Plugin(Box<dyn EventPrinter>),
+    Fmt,
+}
+
+/// How an event is printed: decided once, when its first record is.
 #[derive(Debug, Default)]
 pub(crate) struct How {
-    plugin: OnceLock<Option<Box<dyn EventPrinter>>>,
+    mode: OnceLock<Mode>,
+    program: OnceLock<Program>,
+    raw: OnceLock<RawPlan>,
+}
+
+/// The event belongs to one of these, by its name or its system.
+fn chosen(list: &[regex::Regex], event: &Event) -> bool {
+    list.iter().any(|r| r.is_match(&event.name) || r.is_match(&event.system))
+}
+
+fn mode<'a>(dec: &Decoder, event: &'a Event) -> &'a Mode {
+    event.how.mode.get_or_init(|| {
+        let o = dec.options();
+        if o.raw || chosen(&o.raw_events, event) {
+            return Mode::Raw;
+        }
+        if !o.no_plugins && !chosen(&o.no_plugin_events, event) {
+            if let Some(p) = crate::plugin::printer_for(dec, event) {
+                return Mode::Plugin(p);
+            }
+        }
+        Mode::Fmt
+    })
+}
+
+fn program<'a>(dec: &Decoder, event: &'a Event) -> &'a Program {
+    event.how.program.get_or_init(|| Program::compile(dec, event))
 }
 
 /// Prints the last column of a record.
 pub(crate) fn info(dec: &Decoder, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
-    match cx.event.how.plugin.get_or_init(|| None) {
-        Some(p) => p.print(cx, out),
-        None => pretty(dec, cx.event, cx.rec.data, out),
+    let start = out.len();
+    match mode(dec, cx.event) {
+        Mode::Fmt => pretty_at(dec, cx.event, cx.rec.data, cx.seq, out),
+        Mode::Plugin(p) => p.print(cx, out),
+        Mode::Raw => raw::print(dec, cx.event, cx.rec.data, cx.seq, out),
+    }
+    // A NUL ends the text, as it does in C.
+    if let Some(n) = out.get(start..).and_then(|s| memchr::memchr(0, s)) {
+        out.truncate(start + n);
     }
 }
 
 /// Prints a record by its print fmt.
-pub(crate) fn pretty(_dec: &Decoder, _event: &Event, _data: &[u8], _out: &mut Vec<u8>) {}
+pub(crate) fn pretty(dec: &Decoder, event: &Event, data: &[u8], out: &mut Vec<u8>) {
+    pretty_at(dec, event, data, u64::MAX, out);
+}
+
+fn pretty_at(dec: &Decoder, event: &Event, data: &[u8], seq: u64, out: &mut Vec<u8>) {
+    match program(dec, event) {
+        Program::Ops(ops) => program::run(ops, &Cx::new(dec, data), out),
+        Program::Bprint(b) => b.print(&Cx::new(dec, data), out),
+        Program::Failed(_) => {
+            out.extend_from_slice(b"[FAILED TO PARSE]");
+            raw::print(dec, event, data, seq, out);
+        }
+    }
+}
 
 /// Prints a record as raw fields.
-pub(crate) fn raw_fields(_dec: &Decoder, _event: &Event, _data: &[u8], _out: &mut Vec<u8>) {}
+pub(crate) fn raw_fields(dec: &Decoder, event: &Event, data: &[u8], seq: u64, out: &mut Vec<u8>) {
+    raw::print(dec, event, data, seq, out);
+}
+
+/// True when the records of an event are printed as raw fields.
+pub(crate) fn prints_raw(dec: &Decoder, event: &Event) -> bool {
+    match mode(dec, event) {
+        Mode::Raw => true,
+        Mode::Plugin(_) => false,
+        Mode::Fmt => matches!(program(dec, event), Program::Failed(_)),
+    }
+}
+
+/// Notes which text fields of a record do not hold text.
+pub(crate) fn visit_raw(dec: &Decoder, event: &Event, data: &[u8], seq: u64) {
+    raw::visit(dec, event, data, seq);
+}
+
+/// Why the print fmt of an event cannot be understood; `None`: it can.
+pub(crate) fn failure<'a>(dec: &Decoder, event: &'a Event) -> Option<&'a str> {
+    match program(dec, event) {
+        Program::Failed(why) => Some(why),
+        _ => None,
+    }
+}

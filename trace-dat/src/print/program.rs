@@ -1,0 +1,653 @@
+//! A print fmt as a list of steps that run without searching or allocating.
+
+use crate::{
+    Decoder,
+    format::{
+        Event, Field,
+        expr::{Expr, Pair},
+        print_fmt::{self, PrintFmt},
+    },
+    print::{
+        eval::{Builder, Call, Cx, Loc, Node, Place},
+        printf::{self, Conv, Piece, Ptr, Spec, Star},
+    },
+};
+
+/// One step.
+#[derive(Debug)]
+pub(crate) enum Op {
+    Lit(Box<[u8]>),
+    /// Plain `%d`, `%u`, `%x` of 32 bits and `%lld`, `%llu`, `%llx` of 64 bits.
+    I32(Node),
+    U32(Node),
+    X32(Node),
+    I64(Node),
+    U64(Node),
+    X64(Node),
+    /// Any other number.
+    Num {
+        spec: Spec,
+        conv: u8,
+        star: Option<Node>,
+        node: Node,
+    },
+    Text {
+        spec: Spec,
+        star: Option<Node>,
+        src: TextSrc,
+    },
+    Pointer(Node),
+    Symbol {
+        offset: bool,
+        node: Node,
+    },
+    /// Addresses and identifiers of fixed size at this offset.
+    Mac {
+        at: u32,
+        sep: u8,
+        reversed: bool,
+    },
+    V4 {
+        at: u32,
+        dots3: bool,
+        reversed: bool,
+    },
+    V6 {
+        at: u32,
+        colons: bool,
+        compressed: bool,
+    },
+    Uuid {
+        at: u32,
+        upper: bool,
+        guid: bool,
+    },
+    Sock {
+        place: Place,
+        len: Option<u32>,
+        big: bool,
+        port: bool,
+        compressed: bool,
+        reversed: bool,
+    },
+    Bytes {
+        loc: Loc,
+        len: Option<Node>,
+        sep: u8,
+    },
+}
+
+/// What `%s` prints.
+#[derive(Debug)]
+pub(crate) enum TextSrc {
+    Nothing,
+    Text(Box<[u8]>),
+    /// Bytes of the record up to a NUL, `size` at most (0: to the end of the record).
+    Bytes {
+        offset: u32,
+        size: u32,
+    },
+    /// A pointer: the printk format at that address, else the address.
+    Pointer {
+        offset: u32,
+        size: u32,
+    },
+    Dynamic(Loc),
+    Flags {
+        value: Node,
+        delim: Box<[u8]>,
+        pairs: Box<[(u64, Box<[u8]>)]>,
+    },
+    Symbolic {
+        value: Node,
+        pairs: Box<[(u64, Box<[u8]>)]>,
+    },
+    Hex {
+        place: Place,
+        len: Node,
+        blanks: bool,
+    },
+    Array {
+        place: Place,
+        count: Node,
+        size: Node,
+    },
+    DynArray {
+        loc: Loc,
+        size: Node,
+    },
+    Bitmask(Loc),
+    Cpumask(Loc),
+    Stack(Loc),
+    Cond(Node, Box<(TextSrc, TextSrc)>),
+    Call(Box<Call>),
+}
+
+/// How an event's records become text.
+#[derive(Debug)]
+pub(crate) enum Program {
+    /// The print fmt cannot be understood, for this reason.
+    Failed(String),
+    Ops(Box<[Op]>),
+    /// `bprint`: the format is in the record.
+    Bprint(super::bprint::Bprint),
+}
+
+/// The helper functions that may be used.
+pub(crate) fn parse_fmt(dec: &Decoder, event: &Event) -> Result<PrintFmt, String> {
+    let plugins = !dec.options().no_plugins;
+    print_fmt::parse(event, dec.long_size(), &|name| if plugins { crate::plugin::helper(name) } else { None })
+}
+
+impl Program {
+    /// Compiles the print fmt of an event.
+    pub(crate) fn compile(dec: &Decoder, event: &Event) -> Program {
+        if event.system == "ftrace" && event.name == "bprint" {
+            if let Some(b) = super::bprint::Bprint::new(event) {
+                return Program::Bprint(b);
+            }
+        }
+        match parse_fmt(dec, event).and_then(|f| compile_ops(dec, event, &f)) {
+            Ok(ops) => Program::Ops(ops.into()),
+            Err(why) => Program::Failed(why),
+        }
+    }
+}
+
+/// Constants that the reference says instead of an address when the argument has the wrong size.
+fn lit(text: &str) -> Op {
+    Op::Lit(text.as_bytes().into())
+}
+
+/// Compiles a parsed print fmt.
+pub(crate) fn compile_ops(dec: &Decoder, event: &Event, fmt: &PrintFmt) -> Result<Vec<Op>, String> {
+    let b = Builder { event, long: dec.long_size() };
+    let mut args = fmt.args.iter();
+    let mut ops = Vec::new();
+    for piece in printf::pieces(fmt.format.as_bytes())? {
+        let (spec, conv) = match piece {
+            Piece::Lit(l) => {
+                ops.push(Op::Lit(l.into()));
+                continue;
+            }
+            Piece::Conv(spec, conv) => (spec, conv),
+        };
+        let star = match spec.star {
+            Star::None => None,
+            _ => Some(b.node(args.next().ok_or("too few arguments")?)),
+        };
+        let arg = args.next().ok_or("too few arguments")?;
+        let op = match conv {
+            Conv::Num(c) => number_op(spec, c, star, b.node(arg)),
+            Conv::Str => Op::Text { spec: Spec { zero: false, ..spec }, star, src: TextSrc::build(&b, arg) },
+            Conv::WideStr => continue,
+            Conv::Ptr(p) => pointer_op(&b, p, star, arg),
+            Conv::Unknown(_) => continue,
+        };
+        ops.push(op);
+    }
+    Ok(ops)
+}
+
+fn number_op(spec: Spec, conv: u8, star: Option<Node>, node: Node) -> Op {
+    if spec == (Spec { long: spec.long, ..Spec::default() }) {
+        match (spec.long, conv) {
+            (0, b'd' | b'i') => return Op::I32(node),
+            (0, b'u') => return Op::U32(node),
+            (0, b'x') => return Op::X32(node),
+            (1 | 2, b'd' | b'i') => return Op::I64(node),
+            (1 | 2, b'u') => return Op::U64(node),
+            (1 | 2, b'x') => return Op::X64(node),
+            _ => {}
+        }
+    }
+    Op::Num { spec, conv, star, node }
+}
+
+/// The field that an address conversion needs, or what is printed instead.
+fn address_field<'e>(b: &'e Builder<'_>, arg: &Expr, size: usize, bad: &str) -> Result<&'e Field, Op> {
+    match arg {
+        Expr::Field(Some(id)) => match b.event.field_by_id(*id) {
+            Some(f) if f.size == size => Ok(f),
+            _ => Err(lit(bad)),
+        },
+        Expr::Field(None) => Err(lit(bad)),
+        e => Err(lit(&format!("ARG TYPE NOT FIELD BUT {}", e.kind_number()))),
+    }
+}
+
+fn pointer_op(b: &Builder<'_>, ptr: Ptr, star: Option<Node>, arg: &Expr) -> Op {
+    match ptr {
+        Ptr::Plain => Op::Pointer(b.node(arg)),
+        Ptr::Symbol { offset } => Op::Symbol { offset, node: b.node(arg) },
+        Ptr::Mac { sep, reversed } => match address_field(b, arg, 6, "INVALIDMAC") {
+            Ok(f) => Op::Mac { at: f.offset as u32, sep, reversed },
+            Err(op) => op,
+        },
+        Ptr::V4 { dots3, reversed } => match address_field(b, arg, 4, "INVALIDIPv4") {
+            Ok(f) => Op::V4 { at: f.offset as u32, dots3, reversed },
+            Err(op) => op,
+        },
+        Ptr::V6 { colons, compressed } => match address_field(b, arg, 16, "INVALIDIPv6") {
+            Ok(f) => Op::V6 { at: f.offset as u32, colons, compressed },
+            Err(op) => op,
+        },
+        Ptr::Uuid { upper, guid } => match address_field(b, arg, 16, "INVALIDUUID") {
+            Ok(f) => Op::Uuid { at: f.offset as u32, upper, guid },
+            Err(op) => op,
+        },
+        Ptr::Sock { big, port, compressed, reversed } => match arg {
+            Expr::Field(Some(_)) | Expr::DynArray(_) => match b.place(arg) {
+                Some(place) => {
+                    let len = match arg {
+                        Expr::Field(Some(id)) => b.event.field_by_id(*id).map(|f| f.size as u32),
+                        _ => None,
+                    };
+                    Op::Sock { place, len, big, port, compressed, reversed }
+                }
+                None => Op::Lit(Box::default()),
+            },
+            _ => Op::Lit(Box::default()),
+        },
+        Ptr::Bytes { sep } => match arg {
+            Expr::DynArray(id) => match b.event.field_by_id(*id) {
+                Some(f) => Op::Bytes { loc: Loc::of(f), len: star, sep },
+                None => Op::Lit(Box::default()),
+            },
+            e => lit(&format!("ARG TYPE NOT FIELD BUT {}", e.kind_number())),
+        },
+    }
+}
+
+fn bytes(s: &str) -> Box<[u8]> {
+    s.as_bytes().into()
+}
+
+fn table(pairs: &[Pair]) -> Vec<(u64, Box<[u8]>)> {
+    pairs.iter().map(|p| (p.value, bytes(&p.name))).collect()
+}
+
+impl TextSrc {
+    /// What `%s` of an argument prints.
+    pub(crate) fn build(b: &Builder<'_>, e: &Expr) -> TextSrc {
+        let field = |id: &Option<crate::format::expr::FieldId>| id.and_then(|id| b.event.field_by_id(id));
+        let loc = |id: &Option<crate::format::expr::FieldId>| field(id).map(Loc::of);
+        match e {
+            Expr::Atom(a) | Expr::Text(a) => TextSrc::Text(bytes(a)),
+            Expr::Field(id) => match field(id) {
+                Some(f)
+                    if !f.flags.contains(crate::format::FieldFlags::ARRAY)
+                        && (f.size == b.long.bytes() || f.size == 8) =>
+                {
+                    TextSrc::Pointer { offset: f.offset as u32, size: f.size as u32 }
+                }
+                Some(f) => TextSrc::Bytes { offset: f.offset as u32, size: f.size as u32 },
+                None => TextSrc::Nothing,
+            },
+            Expr::Str(id) => loc(id).map_or(TextSrc::Nothing, TextSrc::Dynamic),
+            Expr::Flags { value, delim, pairs } => {
+                TextSrc::Flags { value: b.node(value), delim: bytes(delim), pairs: table(pairs).into() }
+            }
+            Expr::Symbolic { value, pairs } => {
+                let mut pairs = table(pairs);
+                // The first of equal values counts: a stable sort keeps it first.
+                pairs.sort_by_key(|p| p.0);
+                pairs.dedup_by_key(|p| p.0);
+                TextSrc::Symbolic { value: b.node(value), pairs: pairs.into() }
+            }
+            Expr::Hex { buf, len, blanks } => match b.place(buf) {
+                Some(place) => TextSrc::Hex { place, len: b.node(len), blanks: *blanks },
+                None => TextSrc::Nothing,
+            },
+            Expr::Array { buf, count, size } => match b.place(buf) {
+                Some(place) => TextSrc::Array { place, count: b.node(count), size: b.node(size) },
+                None => TextSrc::Nothing,
+            },
+            Expr::DynPrint { field: id, size } => {
+                loc(&Some(*id)).map_or(TextSrc::Nothing, |loc| TextSrc::DynArray { loc, size: b.node(size) })
+            }
+            Expr::Bitmask(id) => loc(id).map_or(TextSrc::Nothing, TextSrc::Bitmask),
+            Expr::Cpumask(id) => loc(id).map_or(TextSrc::Nothing, TextSrc::Cpumask),
+            Expr::Stack(id) => loc(id).map_or(TextSrc::Nothing, TextSrc::Stack),
+            Expr::Cond(c, yes, no) => match b.node(c) {
+                Node::Const(0) => TextSrc::build(b, no),
+                Node::Const(_) => TextSrc::build(b, yes),
+                c => TextSrc::Cond(c, Box::new((TextSrc::build(b, yes), TextSrc::build(b, no)))),
+            },
+            Expr::Call { helper, args } => TextSrc::Call(Box::new(b.call(helper, args))),
+            _ => TextSrc::Nothing,
+        }
+    }
+
+    /// Appends the text.
+    pub(crate) fn print(&self, cx: &Cx<'_>, spec: &Spec, out: &mut Vec<u8>) {
+        match self {
+            TextSrc::Nothing => {}
+            TextSrc::Text(t) => printf::text(out, t, spec),
+            TextSrc::Bytes { offset, size } => {
+                let all = cx.from(*offset as usize);
+                let all = if *size == 0 { all } else { all.get(..*size as usize).unwrap_or(all) };
+                printf::text(out, until_nul(all), spec);
+            }
+            TextSrc::Pointer { offset, size } => {
+                let addr = cx.load(*offset, *size);
+                match cx.dec.printk().get(addr) {
+                    Some(t) => out.extend_from_slice(t),
+                    None => printf::hex(out, addr),
+                }
+            }
+            TextSrc::Dynamic(loc) => {
+                let (offset, len) = loc.get(cx);
+                let s = if len == 0 { &[][..] } else { until_nul(cx.from(offset)) };
+                printf::text(out, s, spec);
+            }
+            TextSrc::Flags { value, delim, pairs } => flags(value.eval(cx), delim, pairs, spec, out),
+            TextSrc::Symbolic { value, pairs } => {
+                let v = value.eval(cx);
+                let found = if pairs.len() <= 8 {
+                    pairs.iter().find(|p| p.0 == v)
+                } else {
+                    pairs.binary_search_by_key(&v, |p| p.0).ok().and_then(|i| pairs.get(i))
+                };
+                match found {
+                    Some((_, name)) => printf::text(out, name, spec),
+                    None => printf::hex0x(out, v),
+                }
+            }
+            TextSrc::Hex { place, len, blanks } => {
+                let at = place.offset(cx);
+                let len = usize::try_from(len.eval(cx) as i32).unwrap_or(0);
+                let rest = cx.from(at);
+                for (i, b) in rest.get(..len).unwrap_or(rest).iter().enumerate() {
+                    if i > 0 && *blanks {
+                        out.push(b' ');
+                    }
+                    printf::hex2(out, *b);
+                }
+            }
+            TextSrc::Array { place, count, size } => {
+                let at = place.offset(cx);
+                array(cx, at, count.eval(cx), size.eval(cx), out);
+            }
+            TextSrc::DynArray { loc, size } => {
+                let (at, len) = loc.get(cx);
+                let size = size.eval(cx);
+                array(cx, at, (len as u64).checked_div(size).unwrap_or(0), size, out);
+            }
+            TextSrc::Bitmask(loc) => {
+                let start = out.len();
+                bitmask(cx, loc, out);
+                printf::adjust(out, start, spec);
+            }
+            TextSrc::Cpumask(loc) => {
+                let start = out.len();
+                cpumask(cx, loc, out);
+                printf::adjust(out, start, spec);
+            }
+            TextSrc::Stack(loc) => stack(cx, loc, out),
+            TextSrc::Cond(c, arms) => {
+                let arm = if c.eval(cx) != 0 { &arms.0 } else { &arms.1 };
+                arm.print(cx, spec, out);
+            }
+            TextSrc::Call(call) => {
+                call.run(cx, out);
+            }
+        }
+    }
+}
+
+/// The bytes in front of the first NUL.
+#[inline]
+pub(crate) fn until_nul(b: &[u8]) -> &[u8] {
+    match memchr::memchr(0, b) {
+        Some(n) => b.get(..n).unwrap_or(b),
+        None => b,
+    }
+}
+
+fn flags(mut v: u64, delim: &[u8], pairs: &[(u64, Box<[u8]>)], spec: &Spec, out: &mut Vec<u8>) {
+    let mut any = false;
+    for (mask, name) in pairs {
+        let m = *mask;
+        if v == 0 && (m as i64) < 0 && !any {
+            printf::text(out, name, spec);
+            break;
+        }
+        if (m as i64) > 0 && v & m == m {
+            if any {
+                out.extend_from_slice(delim);
+            }
+            printf::text(out, name, spec);
+            any = true;
+            v &= !m;
+        }
+    }
+    if v != 0 {
+        if any {
+            out.extend_from_slice(delim);
+        }
+        printf::hex0x(out, v);
+    }
+}
+
+fn array(cx: &Cx<'_>, at: usize, count: u64, size: u64, out: &mut Vec<u8>) {
+    out.push(b'{');
+    let count = u64::from(count as u32).min(cx.data.len() as u64);
+    for i in 0..count {
+        if i > 0 {
+            out.push(b',');
+        }
+        match size {
+            1 | 2 | 4 | 8 => {
+                let o = (at as u64).wrapping_add(i * size);
+                if o >= cx.data.len() as u64 {
+                    // The array says it is longer than the record.
+                    if i > 0 {
+                        out.pop();
+                    }
+                    break;
+                }
+                printf::hex0x(out, cx.load(o as u32, size as u32));
+            }
+            _ if i == 0 => {
+                out.extend_from_slice(b"BAD SIZE:");
+                printf::idec(out, i64::from(size as i32));
+                out.push(b' ');
+                printf::hex0x(out, cx.load(at as u32, 1));
+            }
+            _ => out.extend_from_slice(b"0x0"),
+        }
+    }
+    out.push(b'}');
+}
+
+/// Hexadecimal words of 32 bits, the highest first.
+fn bitmask(cx: &Cx<'_>, loc: &Loc, out: &mut Vec<u8>) {
+    let b = loc.bytes(cx);
+    let words = b.len() / 4;
+    let long = cx.dec.long_size().bytes();
+    for n in (0..words).rev() {
+        // In a big-endian 64-bit word the upper half comes first.
+        let place = match cx.endian {
+            crate::Endian::Big if long == 8 => n ^ 1,
+            _ => n,
+        };
+        let w = b.get(place * 4..place * 4 + 4).and_then(|w| w.first_chunk::<4>()).map_or(0, |w| cx.endian.u32(*w));
+        for byte in w.to_be_bytes() {
+            printf::hex2(out, byte);
+        }
+        if n > 0 {
+            out.push(b',');
+        }
+    }
+}
+
+/// A list of bits and ranges: `0-3,5`.
+fn cpumask(cx: &Cx<'_>, loc: &Loc, out: &mut Vec<u8>) {
+    let b = loc.bytes(cx);
+    let long = cx.dec.long_size().bytes();
+    let bit = |n: usize| {
+        let byte = match cx.endian {
+            crate::Endian::Little => n / 8,
+            crate::Endian::Big => n / 8 / long * long + (long - 1 - n / 8 % long),
+        };
+        b.get(byte).is_some_and(|v| v >> (n % 8) & 1 != 0)
+    };
+    let bits = b.len() * 8;
+    let (mut n, mut first) = (0, true);
+    while n < bits {
+        if !bit(n) {
+            n += 1;
+            continue;
+        }
+        let start = n;
+        while n + 1 < bits && bit(n + 1) {
+            n += 1;
+        }
+        if !first {
+            out.push(b',');
+        }
+        first = false;
+        printf::dec(out, start as u64);
+        if n > start {
+            out.push(b'-');
+            printf::dec(out, n as u64);
+        }
+        n += 1;
+    }
+}
+
+/// `=> function+0xOFFSET` lines; the first word of the array is its count.
+fn stack(cx: &Cx<'_>, loc: &Loc, out: &mut Vec<u8>) {
+    let long = cx.dec.long_size().bytes();
+    out.push(b'\n');
+    for entry in loc.bytes(cx).chunks_exact(long).skip(1) {
+        let Some(addr) = cx.endian.uint(entry, 0, long) else { break };
+        out.extend_from_slice(b"=> ");
+        match cx.dec.symbols().find(addr) {
+            Some(s) => {
+                out.extend_from_slice(s.name);
+                out.extend_from_slice(b"+0x");
+                printf::hex(out, addr.wrapping_sub(s.addr));
+            }
+            None => printf::hex(out, addr),
+        }
+        out.push(b'\n');
+    }
+}
+
+/// `name+0xOFFSET` or `name` of an address, else the address.
+#[inline]
+pub(crate) fn symbol(cx: &Cx<'_>, addr: u64, offset: bool, out: &mut Vec<u8>) {
+    match cx.dec.symbols().find(addr) {
+        Some(s) => {
+            out.extend_from_slice(s.name);
+            if offset {
+                out.extend_from_slice(b"+0x");
+                printf::hex(out, addr.wrapping_sub(s.addr));
+            }
+        }
+        None => printf::hex0x(out, addr),
+    }
+}
+
+fn with_star(spec: &Spec, star: &Option<Node>, cx: &Cx<'_>) -> Spec {
+    let mut s = *spec;
+    if let Some(n) = star {
+        let v = n.eval(cx) as i32;
+        match s.star {
+            Star::Width => {
+                s.minus |= v < 0;
+                s.width = v.unsigned_abs().min(4096) as u16;
+            }
+            _ => s.prec = u16::try_from(v.min(i32::from(u16::MAX))).ok(),
+        }
+    }
+    s
+}
+
+fn fixed<const N: usize>(cx: &Cx<'_>, at: u32) -> [u8; N] {
+    cx.from(at as usize).first_chunk::<N>().copied().unwrap_or([0; N])
+}
+
+/// Runs a program over a record.
+pub(crate) fn run(ops: &[Op], cx: &Cx<'_>, out: &mut Vec<u8>) {
+    for op in ops {
+        match op {
+            Op::Lit(l) => out.extend_from_slice(l),
+            Op::I32(n) => printf::idec(out, i64::from(n.eval(cx) as i32)),
+            Op::U32(n) => printf::dec(out, u64::from(n.eval(cx) as u32)),
+            Op::X32(n) => printf::hex(out, u64::from(n.eval(cx) as u32)),
+            Op::I64(n) => printf::idec(out, n.eval(cx) as i64),
+            Op::U64(n) => printf::dec(out, n.eval(cx)),
+            Op::X64(n) => printf::hex(out, n.eval(cx)),
+            Op::Num { spec, conv, star, node } => {
+                printf::number(out, node.eval(cx), *conv, &with_star(spec, star, cx));
+            }
+            Op::Text { spec, star: None, src } => src.print(cx, spec, out),
+            Op::Text { spec, star, src } => src.print(cx, &with_star(spec, star, cx), out),
+            Op::Pointer(n) => printf::plain_pointer(out, n.eval(cx)),
+            Op::Symbol { offset, node } => symbol(cx, node.eval(cx), *offset, out),
+            Op::Mac { at, sep, reversed } => printf::mac(out, fixed(cx, *at), *sep, *reversed),
+            Op::V4 { at, dots3, reversed } => printf::v4(out, fixed(cx, *at), *dots3, *reversed),
+            Op::V6 { at, colons, compressed } => printf::v6(out, fixed(cx, *at), *colons, *compressed),
+            Op::Uuid { at, upper, guid } => printf::uuid(out, fixed(cx, *at), *upper, *guid),
+            Op::Sock { place, len, big, port, compressed, reversed } => {
+                let b = match (place, len) {
+                    (Place::Fixed(o), Some(len)) => {
+                        let b = cx.from(*o as usize);
+                        b.get(..*len as usize).unwrap_or(b)
+                    }
+                    (Place::Dynamic(l), _) => l.bytes(cx),
+                    (p, _) => cx.from(p.offset(cx)),
+                };
+                let family = cx.load(place.offset(cx) as u32, 2);
+                sockaddr(b, family, *big, *port, *compressed, *reversed, out);
+            }
+            Op::Bytes { loc, len, sep } => {
+                let b = loc.bytes(cx);
+                let n = len.as_ref().map_or(1, |n| usize::try_from(n.eval(cx)).unwrap_or(usize::MAX));
+                for (i, v) in b.iter().take(n).enumerate() {
+                    if i > 0 && *sep != 0 {
+                        out.push(*sep);
+                    }
+                    printf::hex2(out, *v);
+                }
+            }
+        }
+    }
+}
+
+fn sockaddr(b: &[u8], family: u64, big: bool, port: bool, compressed: bool, reversed: bool, out: &mut Vec<u8>) {
+    let put_port = |out: &mut Vec<u8>| {
+        out.push(b':');
+        let p = b.get(2..).and_then(|b| b.first_chunk::<2>()).map_or(0, |p| u16::from_be_bytes(*p));
+        printf::dec(out, u64::from(p));
+    };
+    match family {
+        2 => match b.get(4..).and_then(|b| b.first_chunk::<4>()) {
+            Some(a) => {
+                printf::v4(out, *a, !big, reversed);
+                if port && big {
+                    put_port(out);
+                }
+            }
+            None => out.extend_from_slice(b"INVALIDIPv4"),
+        },
+        10 => match b.get(8..).and_then(|b| b.first_chunk::<16>()) {
+            Some(a) => {
+                let port = port && big;
+                if port {
+                    out.push(b'[');
+                }
+                printf::v6(out, *a, big, compressed && big);
+                if port {
+                    out.push(b']');
+                    put_port(out);
+                }
+            }
+            None => out.extend_from_slice(b"INVALIDIPv6"),
+        },
+        _ => {}
+    }
+}
