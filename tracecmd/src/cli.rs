@@ -62,6 +62,7 @@ pub const COMMANDS: &[Entry] = commands! {
     "set" Stop set "change single settings of the running kernel"
     "extract" Stop extract "put what the kernel's buffers hold into a file"
     "listen" Stop listen "receive recordings of other machines over the network"
+    "report" Mix report "show a recording as text, or facts about it"
     "help" Mix help "explain a command, or list all of them"
 };
 

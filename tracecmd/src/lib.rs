@@ -12,3 +12,5 @@ pub mod session;
 pub mod signal;
 pub mod stats;
 pub mod tracefile;
+pub mod output;
+pub mod report;

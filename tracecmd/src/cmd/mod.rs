@@ -7,3 +7,4 @@ pub mod record;
 pub mod record_options;
 pub mod set;
 pub mod start;
+pub mod report;

@@ -181,7 +181,7 @@ impl TimeColumn {
 }
 
 /// Appends the difference to the line before: a blank and `(+N)`, padded to 8 columns; blanks for the first line.
-pub fn push_ts_diff(out: &mut Vec<u8>, diff: Option<u64>) {
+pub fn push_ts_diff(out: &mut Vec<u8>, diff: Option<i64>) {
     out.push(b' ');
     let start = out.len();
     if let Some(diff) = diff {
@@ -346,6 +346,7 @@ mod tests {
     fn differences() {
         assert_eq!(text(|o| push_ts_diff(o, None)), "         ");
         assert_eq!(text(|o| push_ts_diff(o, Some(87))), " (+87)   ");
+        assert_eq!(text(|o| push_ts_diff(o, Some(-2))), " (+-2)   ");
         assert_eq!(text(|o| push_ts_diff(o, Some(999_999_999_999))), " (+999999999999)");
     }
 

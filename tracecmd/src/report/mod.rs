@@ -1,4 +1,193 @@
-//! `report`: the records of trace files as lines of text.
+//! `report`: the records of trace files as lines of text or JSON.
+//!
+//! One sequential pass ([`engine`]) merges the inputs, decides what is shown and fills batches; these are printed by
+//! many threads ([`batch`], [`line`]) and written in order ([`pipeline`]).
 
+pub mod batch;
+pub mod debug;
+pub mod engine;
+pub mod facts;
+pub mod inputs;
 pub mod layout;
+pub mod line;
+pub mod merge;
+pub mod options;
 pub mod pipeline;
+pub mod regex;
+pub mod select;
+pub mod stream;
+pub mod time;
+pub mod window;
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+
+use self::{
+    batch::{Batch, TextPrinter},
+    engine::{Pass, Wants},
+    facts::Shown,
+    inputs::{Inputs, default_threads},
+    line::Columns,
+    options::{ColorWhen, ReportOptions},
+    pipeline::{Output, Printer},
+    select::Select,
+};
+use crate::output::{color::Paint, json::JsonPrinter, pager::Pager};
+
+/// Log level from which the version of the file is shown: info.
+const LEVEL_INFO: u8 = 4;
+
+/// Prints what the options ask for.
+///
+/// # Errors
+/// When a file cannot be read or the output not be written.
+pub fn run(program: &str, options: ReportOptions) -> Result<ExitCode> {
+    let inputs = Inputs::open(&options)?;
+    let terminal = io::stdout().is_terminal();
+    let pager = if options.pager && terminal { Pager::start()? } else { None };
+    let code = match &pager {
+        Some(pager) => show(&options, &inputs, terminal, &mut pager.input()?)?,
+        None => show(&options, &inputs, terminal, &mut stdout()?)?,
+    };
+    if let Some(pager) = pager {
+        pager.wait()?;
+    }
+    let damaged = tell_damage(program, &inputs);
+    Ok(if damaged && code == 0 { ExitCode::FAILURE } else { ExitCode::from(code) })
+}
+
+/// Standard output without the standard library's line buffer: batches are large.
+fn stdout() -> Result<File> {
+    let fd = io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
+    Ok(File::from(fd))
+}
+
+/// Says what is wrong with the files and what was left out. True if anything is.
+fn tell_damage(program: &str, inputs: &Inputs) -> bool {
+    let mut any = false;
+    let mut text = String::new();
+    for input in &inputs.inputs {
+        let path = input.file.path().display().to_string();
+        for warning in input.file.take_warnings() {
+            any = true;
+            text.push_str(&format!("{program}: {path}: {warning}\n"));
+        }
+        match input.file.warnings().suppressed() {
+            0 => {}
+            n => text.push_str(&format!("{program}: {path}: {n} more of these\n")),
+        }
+    }
+    // Nothing can be said about a standard error that cannot be written.
+    let _ = io::stderr().write_all(text.as_bytes());
+    any
+}
+
+/// Shows facts or records; the exit status.
+fn show(options: &ReportOptions, inputs: &Inputs, terminal: bool, out: &mut File) -> Result<u8> {
+    match quietly(show_facts(options, inputs, out))? {
+        None | Some(Shown::Done) => return Ok(0),
+        Some(Shown::BadFormat) => return Ok(facts::BAD_FORMAT_STATUS),
+        Some(Shown::Nothing) => {}
+    }
+    let several = inputs.inputs.len() > 1;
+    let text = |input: &inputs::Input| !input.file.latency_texts().is_empty();
+    if inputs.inputs.iter().any(text) {
+        ensure!(!several, "a latency trace can only be shown alone");
+        quietly(show_latency(inputs, out))?;
+        return Ok(0);
+    }
+    show_records(options, inputs, terminal, out)?;
+    Ok(0)
+}
+
+/// A reader of the output that has gone is no error: nothing is left to be done then.
+fn quietly<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if crate::cli::is_closed_pipe(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn show_facts(options: &ReportOptions, inputs: &Inputs, out: &mut File) -> Result<Shown> {
+    let mut out = io::BufWriter::with_capacity(1 << 16, out);
+    if options.verbose.is_some_and(|level| level >= LEVEL_INFO) || options.debug {
+        for input in &inputs.inputs {
+            writeln!(out, "version = {}", input.file.version())?;
+        }
+    }
+    let mut shown = facts::first(options, inputs, &mut out)?;
+    if shown == Shown::Nothing && !options.json {
+        for input in &inputs.inputs {
+            out.write_all(&input.prefix)?;
+            writeln!(out, "cpus={}", input.file.cpu_count())?;
+            if facts::second(options, input, &mut out)? == Shown::Done {
+                shown = Shown::Done;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(shown)
+}
+
+/// Copies the text of latency tracers.
+fn show_latency(inputs: &Inputs, out: &mut File) -> Result<()> {
+    for (_, part) in inputs.inputs.iter().flat_map(|i| i.file.latency_texts()) {
+        out.write_all(&part.read()?)?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+/// Shows the records.
+fn show_records(options: &ReportOptions, inputs: &Inputs, terminal: bool, out: &mut File) -> Result<()> {
+    let select = Select::new(&options.cpu, options.no_hardirq, options.no_softirq);
+    let wants = Wants {
+        ts_diff: options.ts_diff,
+        ts_check: options.ts_check,
+        boundary: options.boundary,
+        debug: options.debug,
+    };
+    let mut pass = Pass::new(&inputs.streams, inputs.merges(|_| true), select, wants);
+    window::apply(options, inputs, &mut pass)?;
+
+    let threads = options.threads.unwrap_or_else(default_threads);
+    if options.json {
+        let files: Vec<String> = inputs
+            .inputs
+            .iter()
+            .map(|i| String::from_utf8_lossy(&options::base_name(&i.arg.path)).into_owned())
+            .collect();
+        print(out, threads, || JsonPrinter::new(&inputs.streams, &files), &mut pass)
+    } else {
+        let paint = match options.color {
+            ColorWhen::Auto if terminal => Paint::auto(),
+            ColorWhen::Always => Paint(true),
+            _ => Paint(false),
+        };
+        let columns = Columns {
+            latency: options.latency,
+            raw: options.print.raw,
+            ts_diff: options.ts_diff,
+            paint,
+            guard: terminal,
+        };
+        print(out, threads, || TextPrinter::new(&inputs.streams, columns), &mut pass)
+    }
+}
+
+fn print<P: Printer<Batch>>(
+    out: &mut File,
+    threads: usize,
+    printer: impl Fn() -> P + Sync,
+    pass: &mut Pass<'_>,
+) -> Result<()> {
+    let (output, _) = pipeline::run(out, threads, printer, |sink| pass.run(sink));
+    match output.context("cannot write the report")? {
+        Output::Complete | Output::Closed => Ok(()),
+    }
+}

@@ -1,0 +1,5 @@
+//! How output reaches people and programs: colours, JSON, the pager.
+
+pub mod color;
+pub mod json;
+pub mod pager;

@@ -1,0 +1,287 @@
+//! The sequential pass: merges the streams, decides what is shown and what lines depend on, and fills batches.
+
+use std::io::Write;
+
+use trace_dat::{
+    Lost,
+    plugin::seq::{Sequencer, Visit},
+    ring::merge::Merge as RingMerge,
+};
+
+use super::{
+    batch::Batch,
+    debug,
+    line::Extra,
+    merge::Merge,
+    pipeline::{self, Printer, Sink},
+    select::Select,
+    stream::Stream,
+};
+
+/// Takes the batches of a pass.
+pub trait Batches {
+    /// The batch to fill.
+    fn batch(&mut self) -> &mut Batch;
+    /// Hands the batch on; [`Batches::batch`] is an empty one then. False to end the pass.
+    fn send(&mut self) -> bool;
+}
+
+impl<W: Write, P: Printer<Batch>> Batches for Sink<'_, '_, Batch, W, P> {
+    #[inline(always)]
+    fn batch(&mut self) -> &mut Batch {
+        Sink::batch(self)
+    }
+
+    fn send(&mut self) -> bool {
+        Sink::send(self)
+    }
+}
+
+/// Has a function look at all batches, on the same thread.
+pub struct Consumer<F> {
+    batch: Batch,
+    consume: F,
+}
+
+impl<F: FnMut(&Batch) -> bool> Consumer<F> {
+    /// A consumer; the function returns false when it has seen enough.
+    pub fn new(consume: F) -> Self {
+        Consumer { batch: Batch::default(), consume }
+    }
+}
+
+impl<F: FnMut(&Batch) -> bool> Batches for Consumer<F> {
+    fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    fn send(&mut self) -> bool {
+        let more = (self.consume)(&self.batch);
+        pipeline::Batch::clear(&mut self.batch);
+        more
+    }
+}
+
+/// What lines depend on beside the record.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wants {
+    /// `--ts-diff`
+    pub ts_diff: bool,
+    /// `--ts-check`
+    pub ts_check: bool,
+    /// `--boundary`
+    pub boundary: bool,
+    /// `--debug`
+    pub debug: bool,
+}
+
+/// One pass over the records.
+pub struct Pass<'a> {
+    streams: &'a [Stream],
+    merges: Vec<RingMerge>,
+    outer: Merge,
+    /// The stream whose record was taken last, whose place in `outer` is out of date.
+    taken: Option<u32>,
+    /// Decides what is shown.
+    pub select: Select,
+    /// What lines depend on.
+    pub wants: Wants,
+    /// Corrected time after which nothing is shown.
+    pub until: Option<u64>,
+    /// Shown records that are left out at the start.
+    pub skip: u64,
+    /// Shown records after which the pass ends.
+    pub limit: Option<u64>,
+    /// `-w`: looks at every shown record; gives the wakeup latency to be shown with it.
+    pub wakeup: Option<Box<dyn FnMut(u32, &trace_dat::Record<'_>, u64) -> Option<u64> + 'a>>,
+    places: Option<debug::Places>,
+}
+
+impl<'a> Pass<'a> {
+    /// A pass over these merges, one for each stream, from where they stand.
+    pub fn new(streams: &'a [Stream], merges: Vec<RingMerge>, select: Select, wants: Wants) -> Self {
+        Pass {
+            streams,
+            merges,
+            outer: Merge::default(),
+            taken: None,
+            select,
+            wants,
+            until: None,
+            skip: 0,
+            limit: None,
+            wakeup: None,
+            places: wants.boundary.then(debug::Places::default),
+        }
+    }
+
+    /// The merges, to move them before the pass.
+    pub fn merges_mut(&mut self) -> &mut [RingMerge] {
+        &mut self.merges
+    }
+
+    fn start(&mut self) {
+        self.taken = None;
+        if self.merges.len() > 1 {
+            let heads: Vec<_> = self.merges.iter_mut().map(|m| m.peek().map(|r| r.ts)).collect();
+            self.outer = Merge::new(heads);
+        }
+    }
+
+    /// The stream that has the next record.
+    #[inline(always)]
+    fn next_stream(&mut self) -> Option<u32> {
+        if self.merges.len() <= 1 {
+            return Some(0);
+        }
+        if let Some(taken) = self.taken.take() {
+            let head = self.merges.get_mut(taken as usize).and_then(|m| m.peek()).map(|r| r.ts);
+            self.outer.advance(head);
+        }
+        let (_, stream) = self.outer.current()?;
+        self.taken = Some(stream);
+        Some(stream)
+    }
+
+    /// Runs through all records. False when `to` had enough before the end.
+    pub fn run(&mut self, to: &mut impl Batches) -> bool {
+        self.start();
+        let streams = self.streams;
+        let mut sequencer = Sequencer::new();
+        let mut seq = 0u64;
+        let mut skip = self.skip;
+        let mut shown_ts = None;
+        // The first batches are small, so that the first lines are out early.
+        let mut enough = 32;
+        let plain = !(self.wants.ts_diff || self.wants.ts_check || self.wants.boundary) && self.wakeup.is_none();
+
+        while let Some(tag) = self.next_stream() {
+            let (Some(merge), Some(stream)) = (self.merges.get_mut(tag as usize), streams.get(tag as usize)) else {
+                break;
+            };
+            let Some(record) = merge.next() else { break };
+            if self.until.is_some_and(|until| record.ts > until) {
+                break;
+            }
+            let (ts, input) = (record.ts, record.input);
+            let trace_dat::Record { cpu, lost, .. } = record.record();
+            let first = match &mut self.places {
+                Some(places) => places.is_first(tag, input, record.stream_record.subbuf_offset()),
+                None => false,
+            };
+            if self.select.is_active() && !self.select.shows(tag, stream, &record, seq) {
+                continue;
+            }
+            let batch = to.batch();
+            batch.push(&record, tag);
+
+            // From here on the record is the batch's: the merge may be asked for the next one.
+            let visit = {
+                let Some(last) = batch.last() else { continue };
+                sequencer.visit(&stream.dec, &last, seq, || merge.peek().map(|r| r.record()))
+            };
+            match visit {
+                Visit::Plain => {}
+                Visit::Indent(n) => batch.set_indent(n),
+                Visit::Leaf => {
+                    if let Some(exit) = merge.next() {
+                        batch.set_leaf(&exit, tag);
+                    }
+                }
+            }
+            let wakeup = match (&mut self.wakeup, batch.last()) {
+                (Some(look), Some(last)) => look(tag, &last, ts),
+                _ => None,
+            };
+            if skip > 0 {
+                skip -= 1;
+                batch.pop();
+                if batch.is_full(enough) {
+                    // Nothing in it is shown; this lets go of its blocks.
+                    pipeline::Batch::clear(batch);
+                }
+                shown_ts = Some(ts);
+                seq += 1;
+                batch.seq = seq;
+                continue;
+            }
+            if !plain || lost != Lost::None {
+                self.rare(batch, stream, Shown { tag, cpu, ts, lost, first, wakeup, before: shown_ts });
+            }
+            seq += 1;
+            shown_ts = Some(ts);
+            let full = batch.is_full(enough);
+            let end = self.limit.is_some_and(|limit| seq - self.skip.min(seq) >= limit);
+            if full || end {
+                enough = (enough * 4).min(4096);
+                if !to.send() {
+                    return false;
+                }
+                to.batch().seq = seq;
+            }
+            if end {
+                return true;
+            }
+        }
+        to.send()
+    }
+
+    /// What most lines do not have.
+    #[cold]
+    fn rare(&mut self, batch: &mut Batch, stream: &Stream, shown: Shown) {
+        if self.wants.ts_diff {
+            batch.set_diff(shown.before.map(|before| difference(before, shown.ts, stream.diff_micros)));
+        }
+        if let Some(before) = shown.before.filter(|before| self.wants.ts_check && shown.ts < *before) {
+            let (cpu, ts) = (shown.cpu, shown.ts);
+            let delta = ts.wrapping_sub(before) as i64;
+            let text = format!("  WARNING: Record on cpu {cpu} went backwards: {before} to {ts} delta: {delta}\n");
+            let _ = std::io::stderr().write_all(text.as_bytes());
+        }
+        let mut extra = Extra { lost: shown.lost, wakeup: shown.wakeup, ..Extra::default() };
+        if self.wants.boundary {
+            let (mark, suffix) = match self.merges.get(shown.tag as usize) {
+                Some(merge) if self.wants.debug => debug::texts(batch, merge),
+                _ => Default::default(),
+            };
+            extra.boundary = shown.first.then_some(mark);
+            extra.suffix = suffix;
+        }
+        if extra.lost != Lost::None || extra.boundary.is_some() || extra.wakeup.is_some() || !extra.suffix.is_empty() {
+            batch.set_extra(extra);
+        }
+    }
+}
+
+/// A record that is going to be shown.
+struct Shown {
+    tag: u32,
+    cpu: u32,
+    ts: u64,
+    lost: Lost,
+    first: bool,
+    wakeup: Option<u64>,
+    before: Option<u64>,
+}
+
+/// The difference that `--ts-diff` shows: in microseconds it is that of the rounded times.
+fn difference(before: u64, ts: u64, micros: bool) -> i64 {
+    if micros {
+        let round = |t: u64| t.wrapping_add(500) / 1000;
+        round(ts).wrapping_sub(round(before)) as i64
+    } else {
+        ts.wrapping_sub(before) as i64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::difference;
+
+    #[test]
+    fn differences_are_of_rounded_times() {
+        assert_eq!(difference(121_844_139_434, 121_845_989_861, true), 1851);
+        assert_eq!(difference(121_844_139_434, 121_845_989_861, false), 1_850_427);
+        assert_eq!(difference(1_005_000, 1_003_000, true), -2);
+    }
+}

@@ -1,0 +1,98 @@
+//! `--from`, `--to`, `--head`, `--tail`: the place is found by the times of sub-buffers, not by reading everything.
+
+use anyhow::{Result, ensure};
+
+use super::{
+    engine::{Consumer, Pass},
+    inputs::Inputs,
+    options::{Bound, ReportOptions},
+};
+
+/// Moves the pass to the first record to be shown and sets its end.
+///
+/// # Errors
+/// For combinations that contradict each other.
+pub fn apply(options: &ReportOptions, inputs: &Inputs, pass: &mut Pass<'_>) -> Result<()> {
+    ensure!(options.head.is_none() || options.tail.is_none(), "--head and --tail exclude each other");
+    pass.limit = options.head;
+    if options.head == Some(0) {
+        pass.until = Some(0);
+        pass.limit = None;
+        for merge in pass.merges_mut() {
+            merge.seek(u64::MAX);
+        }
+        return Ok(());
+    }
+    let relative = |b: Option<Bound>| matches!(b, Some(Bound::AfterFirst(_) | Bound::BeforeLast(_)));
+    let range = if relative(options.from) || relative(options.to) { inputs.time_range() } else { None };
+    let (first, last) = range.unwrap_or((0, 0));
+    let at = |bound| match bound {
+        Bound::At(ts) => ts,
+        Bound::AfterFirst(n) => first.saturating_add(n),
+        Bound::BeforeLast(n) => last.saturating_sub(n),
+    };
+    let from = options.from.map(at);
+    pass.until = options.to.map(at);
+    if let Some(n) = options.tail {
+        tail(pass, n, from);
+    } else if let Some(from) = from {
+        seek(pass, from);
+    }
+    Ok(())
+}
+
+fn seek(pass: &mut Pass<'_>, from: u64) {
+    for merge in pass.merges_mut() {
+        merge.seek(from);
+    }
+}
+
+/// Moves the pass so that it shows its last `n` records.
+///
+/// How far back they begin is not known when some records are hidden: ever larger ends of the file are tried.
+fn tail(pass: &mut Pass<'_>, n: u64, from: Option<u64>) {
+    let end = pass.until;
+    let mut reach = n;
+    loop {
+        let all = !go_back(pass, reach, from, end);
+        let select = pass.select.clone();
+        let mut shown = 0u64;
+        pass.run(&mut Consumer::new(|batch| {
+            shown += batch.len() as u64;
+            true
+        }));
+        pass.select = select;
+        if shown >= n || all {
+            go_back(pass, reach, from, end);
+            pass.skip = shown.saturating_sub(n);
+            if n == 0 {
+                pass.until = Some(0);
+            }
+            return;
+        }
+        reach = reach.saturating_mul(8).max(4096);
+    }
+}
+
+/// Moves every stream to its last `n` records, but not before `from`. False when nothing lies before.
+fn go_back(pass: &mut Pass<'_>, n: u64, from: Option<u64>, end: Option<u64>) -> bool {
+    let mut more = false;
+    for merge in pass.merges_mut() {
+        if end.is_some() {
+            // The last records before `end` are not the last of the file: all from the start of the window are read.
+            match from {
+                Some(from) => merge.seek(from),
+                None => merge.rewind(),
+            }
+            continue;
+        }
+        let found = merge.seek_tail(n);
+        let before = from.is_some_and(|from| merge.peek().is_none_or(|r| r.ts < from));
+        if let (true, Some(from)) = (before || !found, from) {
+            merge.seek(from);
+        } else {
+            more |= found;
+        }
+    }
+    more
+}
