@@ -5,6 +5,6 @@ pub mod help;
 pub mod listen;
 pub mod record;
 pub mod record_options;
+pub mod report;
 pub mod set;
 pub mod start;
-pub mod report;
