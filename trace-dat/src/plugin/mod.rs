@@ -2,9 +2,17 @@
 
 mod fgraph;
 mod function;
+mod futex;
+mod helpers;
+mod hrtimer;
+mod kmem;
+mod kvm;
+mod mac80211;
 pub mod options;
+mod sched;
 pub mod seq;
 mod text;
+mod tlb;
 
 use crate::{Decoder, Record, format::Event};
 
@@ -61,11 +69,33 @@ pub fn printer_for(dec: &Decoder, event: &Event) -> Option<Box<dyn EventPrinter>
         ("ftrace", "raw_data") => Box::new(function::RawData::new(event)),
         ("ftrace", "funcgraph_entry" | "fgraph_retaddr_entry") => Box::new(fgraph::Entry::new(dec, event)),
         ("ftrace", "funcgraph_exit") => Box::new(fgraph::ExitLine::new(event, options)),
+        ("sched", "sched_switch") => Box::new(sched::Switch::new(event)),
+        ("sched", "sched_wakeup" | "sched_wakeup_new") => Box::new(sched::Wakeup::new(event)),
+        (
+            "kmem",
+            "kfree" | "kmalloc" | "kmalloc_node" | "kmem_cache_alloc" | "kmem_cache_alloc_node" | "kmem_cache_free",
+        ) => Box::new(kmem::CallSite::new(event)),
+        ("timer", "hrtimer_start" | "hrtimer_expire_entry") => Box::new(hrtimer::Hrtimer::new(event)),
+        ("tlb", "tlb_flush") => Box::new(tlb::TlbFlush::new(event)),
+        ("syscalls", "sys_enter_futex") => Box::new(futex::Futex::new(event)?),
+        ("kvm", "kvm_exit") => Box::new(kvm::Exit::new(event)),
+        ("kvm", "kvm_entry") => Box::new(kvm::Entry::new(event)),
+        ("kvm", "kvm_emulate_insn") => Box::new(kvm::EmulateInsn::new(event)),
+        ("kvm", "kvm_nested_vmexit" | "kvm_nested_vmexit_inject") => Box::new(kvm::NestedExit::new(event)),
+        (
+            "kvmmmu",
+            "kvm_mmu_get_page"
+            | "kvm_mmu_sync_page"
+            | "kvm_mmu_unsync_page"
+            | "kvm_mmu_zap_page"
+            | "kvm_mmu_prepare_zap_page",
+        ) => Box::new(kvm::MmuPage::new(event)),
+        ("mac80211", "drv_bss_info_changed") => Box::new(mac80211::BssInfoChanged::new(event)),
         _ => return None,
     })
 }
 
 /// The helper function of this name that print formats may call.
-pub fn helper(_name: &str) -> Option<&'static crate::print::Helper> {
-    None
+pub fn helper(name: &str) -> Option<&'static crate::print::Helper> {
+    helpers::HELPERS.iter().find(|h| h.name == name)
 }

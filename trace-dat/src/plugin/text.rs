@@ -101,6 +101,15 @@ pub(crate) fn hex0x(out: &mut Vec<u8>, n: u64) {
     hex(out, n);
 }
 
+/// Appends a number in hex behind `0x`, with at least eight digits.
+#[inline]
+pub(crate) fn hex_padded(out: &mut Vec<u8>, n: u64) {
+    out.extend_from_slice(b"0x");
+    let used = (16 - n.leading_zeros() as usize / 4).max(1);
+    out.resize(out.len() + 8usize.saturating_sub(used), b'0');
+    hex(out, n);
+}
+
 /// Appends blanks.
 #[inline]
 pub(crate) fn blanks(out: &mut Vec<u8>, n: usize) {
@@ -135,6 +144,14 @@ pub(crate) fn missing(name: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"<CANT FIND FIELD ");
     out.extend_from_slice(name.as_bytes());
     out.push(b'>');
+}
+
+/// Appends what the reference prints in the place of a number whose field the event lacks.
+#[cold]
+pub(crate) fn cant_find(name: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"CAN'T FIND FIELD \"");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'"');
 }
 
 #[cfg(test)]
