@@ -444,7 +444,7 @@ impl TraceFile {
         let data = if cpu.size == 0 {
             Data::Plain { offset: cpu.offset, size: 0 }
         } else if cpu.packed {
-            Data::Packed(Arc::new(ChunkTable::new(cpu.offset, layout.size)))
+            Data::Packed(Arc::new(ChunkTable::new(cpu.offset, cpu.size, layout.size)))
         } else {
             Data::Plain { offset: cpu.offset, size: cpu.size.min(have) }
         };

@@ -117,6 +117,7 @@ pub struct Chunk {
 #[derive(Debug)]
 pub(crate) struct ChunkTable {
     offset: u64,
+    end: u64,
     subbuf_size: usize,
     state: Mutex<TableState>,
 }
@@ -131,8 +132,9 @@ struct TableState {
 }
 
 impl ChunkTable {
-    pub fn new(offset: u64, subbuf_size: usize) -> ChunkTable {
-        ChunkTable { offset, subbuf_size, state: Mutex::default() }
+    /// The chunks of a CPU whose data, with the count of chunks, are said to have `size` bytes. The count is what decides.
+    pub fn new(offset: u64, size: u64, subbuf_size: usize) -> ChunkTable {
+        ChunkTable { offset, end: offset.saturating_add(size), subbuf_size, state: Mutex::default() }
     }
 
     /// The chunk with this number, `None` behind the last. An error is given once; the chunks behind it are lost.
@@ -179,11 +181,14 @@ impl ChunkTable {
                 *state.count.insert(shared.endian.u32(b))
             }
         };
-        if state.chunks.len() as u64 >= u64::from(count) {
+        let at = state.next;
+        // The count is written last: 0 before data is that of a recording that was cut off.
+        let more =
+            if count == 0 { at.saturating_add(8) < self.end } else { (state.chunks.len() as u64) < u64::from(count) };
+        if !more {
             state.done = true;
             return Ok(());
         }
-        let at = state.next;
         let mut b = [0; 8];
         source.read_exact_at("header of a chunk", at, &mut b)?;
         let [p0, p1, p2, p3, u0, u1, u2, u3] = b;
