@@ -4,6 +4,7 @@ pub mod child;
 pub mod cli;
 pub mod cmd;
 pub mod date;
+pub mod dump;
 pub mod log;
 pub mod net;
 pub mod output;
