@@ -1,7 +1,7 @@
 //! One file per command. Each has `command()`, its options for clap, and `run()`.
 
-pub mod extract;
 pub mod dump;
+pub mod extract;
 pub mod help;
 pub mod listen;
 pub mod record;
