@@ -11,7 +11,7 @@ mod mac80211;
 pub mod options;
 mod sched;
 pub mod seq;
-mod text;
+pub(crate) mod text;
 mod tlb;
 
 use crate::{Decoder, Record, format::Event};
