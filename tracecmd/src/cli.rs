@@ -63,7 +63,8 @@ pub const COMMANDS: &[Entry] = commands! {
     "extract" Stop extract "put what the kernel's buffers hold into a file"
     "listen" Stop listen "receive recordings of other machines over the network"
     "report" Mix report "show a recording as text, or facts about it"
-    "dump" Stop dump "show what a file holds beside its events"
+    "convert" Mix convert "write a file again in another version or compression"
+    "dump" Mix dump "show what a file holds beside its events"
     "help" Mix help "explain a command, or list all of them"
 };
 

@@ -1,6 +1,7 @@
 //! The metadata of a file that was read, ready to be written into another one.
 
 use super::{
+    from::cpu_count,
     meta::{Metadata, Payload, Section},
     option::RawOption,
 };
@@ -21,7 +22,7 @@ impl Metadata {
     /// As [`Part::read`].
     pub fn of(file: &TraceFile) -> Result<Metadata> {
         let from = file.metadata();
-        let mut to = Metadata::new(file.endian(), file.cpu_count());
+        let mut to = Metadata::new(file.endian(), cpu_count(file));
         to.header_info(&from.header_page, &from.header_event);
         for (section, part) in [
             (id::FTRACE_EVENTS, &from.ftrace_events),

@@ -22,6 +22,7 @@
 
 mod copy;
 mod file;
+mod from;
 mod meta;
 pub mod option;
 mod pack;
@@ -37,6 +38,7 @@ use std::{
 use crate::{Endian, Error, LongSize, Result, compress::Codec};
 
 pub use file::{OutputFile, same_file};
+pub use from::{buffer_heads, copy_cpu};
 pub use meta::{Metadata, Payload, Section, selected_clock};
 pub use option::{RawOption, ShiftSample, TimeShift};
 use pack::{Done, Job, Packers};
@@ -144,6 +146,8 @@ pub struct Writer<W: Write + Seek> {
     current: CpuSummary,
     chunks: u32,
     fill: Vec<u8>,
+    /// Used buffers for [`Writer::spare`].
+    spares: Vec<Vec<u8>>,
     /// Version 7: place of the offset of the next options section. Version 6: places of the CPU tables.
     layout: Layout,
 }
@@ -205,6 +209,7 @@ impl<W: Write + Seek> Writer<W> {
             current: CpuSummary::default(),
             chunks: 0,
             fill: Vec::new(),
+            spares: Vec::new(),
             layout,
         })
     }
@@ -309,6 +314,11 @@ impl<W: Write + Seek> Writer<W> {
         Ok((out, Summary { compressed, buffers: self.done, size }))
     }
 
+    /// An empty buffer to fill with a chunk, used before if there is one.
+    pub fn spare(&mut self) -> Vec<u8> {
+        self.spares.pop().unwrap_or_default()
+    }
+
     fn page_size(&self) -> Result<usize> {
         let head = self.at.and_then(|(b, _)| self.buffers.get(b));
         match head.map(|h| h.page_size as usize) {
@@ -348,9 +358,14 @@ impl<W: Write + Seek> Writer<W> {
             self.chunks += 1;
         }
         self.current.unpacked += u64::from(unpacked);
+        if spare.capacity() == 0 {
+            spare = bytes;
+        }
+        spare.clear();
         if self.fill.capacity() == 0 {
-            spare.clear();
             self.fill = spare;
+        } else if self.spares.len() < 8 {
+            self.spares.push(spare);
         }
         Ok(true)
     }

@@ -1,5 +1,6 @@
 //! One file per command. Each has `command()`, its options for clap, and `run()`.
 
+pub mod convert;
 pub mod dump;
 pub mod extract;
 pub mod help;

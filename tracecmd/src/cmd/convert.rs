@@ -1,0 +1,102 @@
+//! `convert`: the same recording in another version or compression.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use trace_dat::{
+    TraceFile,
+    compress::Codec,
+    write::{self, FileHead, FileVersion, Metadata, Summary, Writer},
+};
+
+use crate::cli::Ctx;
+use crate::files::{self, progress::Progress};
+
+/// Defines the options.
+pub fn command() -> Command {
+    let path =
+        |id: &'static str, name: &'static str| Arg::new(id).value_name(name).value_parser(value_parser!(PathBuf));
+    Command::new("convert")
+        .arg(path("input", "FILE").short('i').help("file to read [default: trace.dat]"))
+        .arg(path("output", "FILE").short('o').help("file to write; or the last word"))
+        .arg(
+            Arg::new("file-version")
+                .long("file-version")
+                .value_name("N")
+                .value_parser(["6", "7"])
+                .help("version of the file to write [default: 7]"),
+        )
+        .arg(
+            Arg::new("compression")
+                .long("compression")
+                .value_name("NAME")
+                .value_parser(["any", "none", "zlib", "zstd"])
+                .help("compression of the file to write; any is the best there is [default: any]"),
+        )
+        .arg(
+            Arg::new("quiet")
+                .short('q')
+                .long("quiet")
+                .action(ArgAction::SetTrue)
+                .help("do not say where the data of each CPU is"),
+        )
+        .arg(path("word", "OUTPUT").help("file to write"))
+}
+
+/// Converts.
+///
+/// # Errors
+/// When the input is damaged or the output cannot be written; no output remains then.
+pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let input = m.get_one::<PathBuf>("input").cloned().unwrap_or_else(|| "trace.dat".into());
+    let Some(output) = m.get_one::<PathBuf>("output").or_else(|| m.get_one("word")) else {
+        bail!("no output file is named");
+    };
+    let version = match m.get_one::<String>("file-version").map(String::as_str) {
+        Some("6") => FileVersion::V6,
+        _ => FileVersion::V7,
+    };
+    let codec = match (m.get_one::<String>("compression").map_or("any", String::as_str), version) {
+        ("any", FileVersion::V6) => Codec::None,
+        ("any", FileVersion::V7) => Codec::Zstd,
+        (name, _) => Codec::from_name(name).context("no such compression")?,
+    };
+    let file = files::open(&input)?;
+    files::not_an_input(output, std::slice::from_ref(&input))?;
+    let damaged = files::warn(&cx.program, &file);
+    if damaged {
+        bail!("{} is damaged; nothing was written", input.display());
+    }
+    let result = convert(&file, FileHead { version, codec, ..FileHead::of(&file) }, output);
+    files::warn(&cx.program, &file);
+    let summary = result?;
+    if !m.get_flag("quiet") {
+        files::print_offsets(&summary, &mut std::io::stderr().lock())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes `file` again, with another head.
+///
+/// # Errors
+/// When the input is damaged or the output cannot be written; no output remains then.
+pub fn convert(file: &TraceFile, head: FileHead, output: &Path) -> anyhow::Result<Summary> {
+    let meta = Metadata::of(file)?;
+    let mut writer = Writer::create(output, head, &meta, write::buffer_heads(file)?)?;
+    let size = file.buffers().iter().flat_map(|b| &b.cpus).map(|c| c.size).sum();
+    let mut progress = Progress::bytes(size);
+    for (n, buffer) in file.buffers().iter().enumerate() {
+        for cpu in buffer.cpus.iter().filter(|c| c.size > 0) {
+            writer.cpu(n, cpu.cpu)?;
+            write::copy_cpu(&mut writer, file, buffer, cpu, &mut |n| progress.add(n))?;
+        }
+    }
+    if file.warnings().total() > 0 {
+        bail!("{} is damaged; nothing was written", file.path().display());
+    }
+    Ok(writer.commit()?)
+}

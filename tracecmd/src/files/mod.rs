@@ -1,0 +1,73 @@
+//! What the commands that make files from files share.
+
+pub mod progress;
+
+use std::{
+    io::Write,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use trace_dat::{
+    TraceFile,
+    write::{Summary, same_file},
+};
+
+/// Opens the input of a command; what cannot be read in any order is refused.
+///
+/// # Errors
+/// When it is no regular file, or no trace file.
+pub fn open(path: &Path) -> anyhow::Result<TraceFile> {
+    let kind = std::fs::metadata(path).with_context(|| format!("cannot open '{}'", path.display()))?.file_type();
+    if kind.is_fifo() || kind.is_char_device() || kind.is_socket() {
+        bail!("{} is a pipe or device; a trace file is read in any order, so save it in a file first", path.display());
+    }
+    TraceFile::open(path).with_context(|| format!("cannot read '{}'", path.display()))
+}
+
+/// Refuses an output that is one of the inputs.
+///
+/// # Errors
+/// When it is.
+pub fn not_an_input(output: &Path, inputs: &[PathBuf]) -> anyhow::Result<()> {
+    match inputs.iter().find(|i| same_file(i, output)) {
+        Some(_) => bail!("{} is the input; name another output", output.display()),
+        None => Ok(()),
+    }
+}
+
+/// Tells what is damaged in a file; whether anything was.
+pub fn warn(program: &str, file: &TraceFile) -> bool {
+    let warnings = file.take_warnings();
+    for w in &warnings {
+        eprintln!("{program}: {}: {w}", file.path().display());
+    }
+    !warnings.is_empty()
+}
+
+/// Prints where the data of each CPU went, as test suites read it. An empty top buffer beside instances is passed over.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn print_offsets(summary: &Summary, out: &mut dyn Write) -> std::io::Result<()> {
+    for b in &summary.buffers {
+        let empty = b.cpus.iter().all(|c| c.size == 0);
+        if b.name.is_empty() && empty && summary.buffers.len() > 1 {
+            continue;
+        }
+        if !b.name.is_empty() {
+            out.write_all(b"\nBuffer: ")?;
+            out.write_all(&b.name)?;
+            out.write_all(b"\n\n")?;
+        }
+        for (cpu, c) in b.cpus.iter().enumerate() {
+            write!(out, "CPU{cpu} data recorded at offset={:#x}\n    {} bytes in size", c.offset, c.size)?;
+            if summary.compressed {
+                write!(out, " ({} uncompressed)", c.unpacked)?;
+            }
+            out.write_all(b"\n")?;
+        }
+    }
+    out.flush()
+}
