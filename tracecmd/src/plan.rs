@@ -151,6 +151,17 @@ pub struct Remote {
     pub vsock: bool,
 }
 
+/// `--tls` and what belongs to it: the connection to the listener is encrypted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// `--tls-ca`: who signs listeners' certificates; `None`: the system's authorities.
+    pub ca: Option<PathBuf>,
+    /// `--tls-cert`: our own certificate.
+    pub cert: Option<PathBuf>,
+    /// `--tls-key`: the key to it.
+    pub key: Option<PathBuf>,
+}
+
 /// A guest that is recorded too (`-A`, `--proxy`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guest {
@@ -243,6 +254,8 @@ pub struct Plan {
     pub tsync_interval_ms: Option<i64>,
     /// `--nofifos`.
     pub no_fifos: bool,
+    /// `--tls`.
+    pub tls: Option<Tls>,
     /// `--notimeout`.
     pub no_timeout: bool,
     /// `--debug`.
@@ -272,6 +285,16 @@ impl Plan {
     /// The top buffer's wishes.
     pub fn top_buffer(&self) -> &Buffer {
         &self.buffers[0]
+    }
+
+    /// The listener that gets the data, if there is one. One for all buffers.
+    pub fn remote(&self) -> Option<&Remote> {
+        self.buffers.iter().find_map(|b| b.remote.as_ref())
+    }
+
+    /// Whether data for a listener go over TCP.
+    pub fn tcp(&self) -> bool {
+        self.buffers.iter().any(|b| b.tcp)
     }
 
     /// Tells the user what has no effect.
@@ -346,6 +369,7 @@ impl Plan {
             by_comm: false,
             tsync_interval_ms: None,
             no_fifos: false,
+            tls: None,
             no_timeout: false,
             debug: false,
             exit_status: false,
@@ -581,6 +605,10 @@ impl Parser {
             "tsync-interval" => p.tsync_interval_ms = Some(number(&text, "--tsync-interval")?),
             "nofifos" => p.no_fifos = true,
             "notimeout" => p.no_timeout = true,
+            "tls" => drop(p.tls.get_or_insert_default()),
+            "tls-ca" => p.tls.get_or_insert_default().ca = opt.value.clone().map(PathBuf::from),
+            "tls-cert" => p.tls.get_or_insert_default().cert = opt.value.clone().map(PathBuf::from),
+            "tls-key" => p.tls.get_or_insert_default().key = opt.value.clone().map(PathBuf::from),
             "debug" => p.debug = true,
             "verbose" => crate::log::set_level(opt.value.is_some().then_some(text.as_str()))?,
             "exit-status" => p.exit_status = true,

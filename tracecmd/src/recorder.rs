@@ -47,6 +47,11 @@ pub struct Raw {
 }
 
 impl Raw {
+    /// A file that holds `bytes` bytes of whole sub-buffers.
+    pub fn of(path: PathBuf, cpu: u32, bytes: u64, file: File) -> Raw {
+        Raw { path, cpu, bytes, file, older: None }
+    }
+
     /// Hands out the data in order, in pieces of at most `size` bytes.
     ///
     /// # Errors

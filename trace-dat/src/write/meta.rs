@@ -137,6 +137,14 @@ impl Metadata {
         self.sized_u64(id::CMDLINES, text);
     }
 
+    /// The text that [`Metadata::cmdlines`] set, if it is there and not compressed.
+    pub fn cmdlines_text(&self) -> Option<Vec<u8>> {
+        match &self.get(id::CMDLINES)?.payload {
+            Payload::Plain(bytes) => bytes.get(8..).map(<[u8]>::to_vec),
+            Payload::Packed { .. } => None,
+        }
+    }
+
     /// Bytes of `/sys/kernel/btf/vmlinux`; left out of version 6 files, which have no place for it.
     ///
     /// The section holds nothing else: the size word that trace-cmd.dat.v7(5) names is in no file.

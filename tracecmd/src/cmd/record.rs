@@ -32,6 +32,9 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     if plan.dry_run {
         return plan.print();
     }
+    if plan.remote().is_some() {
+        return crate::net::record::record(&plan);
+    }
     record(&plan)
 }
 
@@ -81,7 +84,7 @@ fn record(plan: &Plan) -> anyhow::Result<ExitCode> {
 }
 
 /// From switching on to the moment when tracing is to stop. Gives the command's status, if there was one.
-fn trace(plan: &Plan, session: &Session, signals: &Signals) -> anyhow::Result<Option<u8>> {
+pub(crate) fn trace(plan: &Plan, session: &Session, signals: &Signals) -> anyhow::Result<Option<u8>> {
     if plan.command.is_empty() {
         session.limit_to(plan, None)?;
         if !plan.keep_before {
@@ -225,7 +228,7 @@ impl Drop for Recorders {
 }
 
 /// A number that other machines' recordings can refer to.
-fn trace_id() -> u64 {
+pub(crate) fn trace_id() -> u64 {
     let mut bytes = [0; 8];
     let random = File::open("/dev/urandom").and_then(|mut f| std::io::Read::read_exact(&mut f, &mut bytes));
     match random {

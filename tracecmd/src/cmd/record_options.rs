@@ -35,15 +35,34 @@ pub fn command(verb: Verb) -> Command {
 
 /// Options that a command refuses or ignores.
 fn without_effect(verb: Verb) -> &'static [&'static str] {
-    const LIVE: &[&str] =
-        &["file-version", "compression", "A", "proxy", "name", "N", "V", "t", "m", "daemonize", "temp"];
+    const LIVE: &[&str] = &[
+        "file-version",
+        "compression",
+        "A",
+        "proxy",
+        "name",
+        "N",
+        "V",
+        "t",
+        "tls",
+        "tls-ca",
+        "tls-cert",
+        "tls-key",
+        "m",
+        "daemonize",
+        "temp",
+    ];
     match verb {
-        Verb::Record => &["fork", "G", "by-comm", "debug", "notimeout", "nofifos"],
+        Verb::Record => &["fork", "G", "by-comm", "debug", "nofifos"],
         Verb::Start => &[
             "o",
             "N",
             "V",
             "t",
+            "tls",
+            "tls-ca",
+            "tls-cert",
+            "tls-key",
             "m",
             "A",
             "proxy",
@@ -75,6 +94,10 @@ fn without_effect(verb: Verb) -> &'static [&'static str] {
             "N",
             "V",
             "t",
+            "tls",
+            "tls-ca",
+            "tls-cert",
+            "tls-key",
             "m",
             "A",
             "proxy",
@@ -115,6 +138,10 @@ fn without_effect(verb: Verb) -> &'static [&'static str] {
             "fork",
             "N",
             "V",
+            "tls",
+            "tls-ca",
+            "tls-cert",
+            "tls-key",
             "m",
             "A",
             "proxy",
@@ -254,6 +281,10 @@ fn output() -> Vec<Arg> {
         switch("kptr", "Let the kernel show its addresses while its symbols are copied"),
         option("N", "HOST:PORT", "Send the data to `listen` on another machine"),
         option("V", "CID:PORT", "The same over vsock"),
+        switch("tls", "With -N: encrypted, over TCP; the listener must show a certificate"),
+        option("tls-ca", "FILE", "Trust listeners with a certificate signed by this one (PEM) [default: the system's]"),
+        option("tls-cert", "FILE", "Show this certificate to the listener (PEM)"),
+        option("tls-key", "FILE", "Private key of that certificate (PEM)"),
         switch("q", "Only errors").long("quiet"),
         switch("stderr", "Our own messages of stdout go to stderr"),
     ]

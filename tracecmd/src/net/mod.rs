@@ -7,4 +7,5 @@ pub mod handshake;
 pub mod limits;
 pub mod listen;
 pub mod msg;
+pub mod record;
 pub mod tls;

@@ -1,0 +1,398 @@
+//! `record -N` and `record -V`: the data go to a listener instead of files.
+//!
+//! Each buffer has a connection and, on the listener's side, a file of its own. A recorder sends whole sub-buffers; when
+//! the listener goes away, the recorder goes on into a file here, beginning with the sub-buffer that was not sent, and at
+//! the end these files become a recording of their own.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Cursor, Read, Write},
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{errno::Errno, fcntl::OFlag};
+use trace_dat::{
+    LongSize,
+    compress::Codec,
+    write::{FileHead, FileVersion, Metadata, Writer},
+};
+use tracefs::{CpuReader, StopHandle, Wait};
+
+use super::{
+    client::{DataSink, LastWords, Options, Remote, Target},
+    tls::{self, Identity},
+};
+use crate::{
+    child,
+    cmd::{extract, record},
+    plan::Plan,
+    recorder::{self, Raw, Settings},
+    session::{Active, Session},
+    signal::Signals,
+    stats,
+    tracefile::{self, BufferFacts, Extras, HOST_ENDIAN},
+};
+
+/// Exit status of a recording whose listener went away: the data are complete, but not all there.
+pub const LINK_BROKE: u8 = 3;
+
+/// Longest wait for the listener's answers.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How to reach the listener of the plan.
+///
+/// # Errors
+/// An address or a certificate that cannot be used.
+pub fn options(plan: &Plan) -> Result<Options> {
+    let remote = plan.remote().context("no listener was named")?;
+    let target = if remote.vsock { Target::vsock(&remote.address) } else { remote.address.parse() };
+    let target = target.map_err(|e| anyhow::anyhow!("-{} {e}", if remote.vsock { "V" } else { "N" }))?;
+    let tls = match &plan.tls {
+        None => None,
+        Some(t) => {
+            let identity = match (&t.cert, &t.key) {
+                (Some(cert), Some(key)) => Some(Identity { cert: cert.clone(), key: key.clone() }),
+                (None, None) => None,
+                _ => bail!("a certificate of our own needs both --tls-cert and --tls-key"),
+            };
+            Some(tls::client(t.ca.as_deref(), identity.as_ref())?)
+        }
+    };
+    Ok(Options { target, tcp: plan.tcp(), tls, timeout: (!plan.no_timeout).then_some(TIMEOUT) })
+}
+
+/// The whole of a recording for a listener.
+///
+/// # Errors
+/// The listener cannot be reached at the start, or the kernel refuses what was asked for. A listener that goes away later
+/// is no error: see [`LINK_BROKE`].
+pub fn record(plan: &Plan) -> Result<ExitCode> {
+    let signals = Signals::block()?;
+    let mut session = Session::open(plan)?;
+    let options = options(plan)?;
+    // Who cannot be reached is found before the kernel is changed.
+    let mut links = Vec::new();
+    for a in &session.buffers {
+        let cpus = a.instance.cpus()?.last().map_or(1, |c| c + 1);
+        links.push(Remote::connect(options.clone(), cpus, subbuf_of(plan, a)?)?);
+    }
+    session.configure(plan)?;
+    let date_us = if plan.date { extract::measured(&session, &session.clock()) } else { None };
+    let trace_id = plan.top.then(record::trace_id);
+    for (a, link) in session.buffers.iter().zip(&mut links) {
+        // As a local file would have it at this moment; the counts come later.
+        let mut facts = BufferFacts::read(&a.instance, false)?;
+        facts.stats.clear();
+        facts.name.clear();
+        let extras = Extras { date_us, trace_id, ..Extras::default() };
+        let meta = tracefile::metadata(session.root(), plan, &[facts], &extras)?;
+        link.metadata(&head(plan, &meta, link.version(), a.instance.subbuf_size()? as u32)?)?;
+    }
+    let mut senders = Vec::new();
+    for (a, link) in session.buffers.iter().zip(&links) {
+        senders.push(start(plan, a, link)?);
+    }
+    if !plan.no_filter {
+        session.leave_out(&senders.iter().flatten().map(|s| s.tid).collect::<Vec<_>>());
+    }
+    let status = record::trace(plan, &session, &signals)?;
+    let stopped = session.switch_off();
+    senders.iter().flatten().for_each(|s| s.stop.stop());
+    let facts = session.buffers.iter().map(|a| BufferFacts::read(&a.instance, false)).collect::<Result<Vec<_>>>()?;
+    let mut ends = Vec::new();
+    for of_buffer in senders {
+        ends.push(of_buffer.into_iter().map(Sender::join).collect::<Result<Vec<_>>>()?);
+    }
+    stopped?;
+    let broke = ends.iter().flatten().any(|e| e.kept.is_some());
+    let extras = Extras { date_us, trace_id, ..Extras::default() };
+    let meta = tracefile::metadata(session.root(), plan, &facts, &extras)?;
+    let sizes: Vec<_> = session.buffers.iter().map(|a| stats::size_kb(&a.instance)).collect();
+    if plan.keep {
+        session.keep();
+    } else {
+        session.end()?;
+    }
+    let mut unsaid = None;
+    for ((link, ends), facts) in links.into_iter().zip(&ends).zip(&facts) {
+        if let Err(e) = link.close(&last_words(ends, facts, &meta)) {
+            unsaid = Some(e);
+        }
+    }
+    if !plan.quiet {
+        let _ = stats::print_lost(&facts, &mut std::io::stdout().lock());
+        let _ = stats::print_advice(&facts, &sizes, &mut std::io::stderr().lock());
+    }
+    if broke {
+        kept_here(plan, &meta, &facts, ends)?;
+        return Ok(ExitCode::from(LINK_BROKE));
+    }
+    if let Some(e) = unsaid {
+        return Err(anyhow::Error::new(e).context("the listener may lack the end of the recording"));
+    }
+    Ok(status.filter(|_| plan.exit_status).map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// Sub-buffer size as it will be after `--subbuf-size`.
+fn subbuf_of(plan: &Plan, a: &Active) -> Result<u32> {
+    let now = a.instance.subbuf_size()?;
+    let wanted = plan.buffers[a.index].subbuf_kb.map(|kb| kb.saturating_mul(1024) as usize);
+    // The kernel rounds up to a power of two of pages.
+    let size = wanted.map_or(now, |w| w.max(4096).next_power_of_two());
+    u32::try_from(size).ok().with_context(|| format!("a sub-buffer of {size} bytes"))
+}
+
+/// What a file has before its data.
+fn head(plan: &Plan, meta: &Metadata, protocol: u8, subbuf: u32) -> Result<Vec<u8>> {
+    let old = protocol == 1 || plan.file_version == Some(6);
+    let head = FileHead {
+        version: if old { FileVersion::V6 } else { FileVersion::V7 },
+        endian: HOST_ENDIAN,
+        long_size: if size_of::<usize>() == 4 { LongSize::Four } else { LongSize::Eight },
+        page_size: subbuf,
+        codec: if old { Codec::None } else { tracefile::codec(plan) },
+    };
+    if protocol != 1 {
+        let (out, _) = Writer::new(Cursor::new(Vec::new()), head, meta, Vec::new())?.finish()?;
+        return Ok(out.into_inner());
+    }
+    // A listener of protocol V1 writes everything behind the printk formats itself.
+    let mut meta = meta.clone();
+    meta.options.clear();
+    meta.cmdlines(b"");
+    let (out, _) = Writer::new(Cursor::new(Vec::new()), head, &meta, Vec::new())?.finish()?;
+    let mut bytes = out.into_inner();
+    // Length of the command lines, CPU count, title of the options, end of the options.
+    bytes.truncate(bytes.len().saturating_sub(8 + 4 + 10 + 2));
+    Ok(bytes)
+}
+
+fn last_words(ends: &[End], facts: &BufferFacts, meta: &Metadata) -> LastWords {
+    let cpus = ends.iter().map(|e| e.cpu + 1).max().unwrap_or(0) as usize;
+    let mut sent = vec![0; cpus];
+    for e in ends {
+        sent[e.cpu as usize] = e.sent;
+    }
+    let stats = facts.stats.iter().map(|(cpu, text)| {
+        let mut data = format!("CPU: {cpu}\n{text}").into_bytes();
+        data.push(0);
+        (trace_dat::write::option::id::CPUSTAT, data)
+    });
+    LastWords { sent, cmdlines: meta.cmdlines_text().unwrap_or_default(), options: stats.collect() }
+}
+
+/// The link broke: what was kept here becomes a file.
+fn kept_here(plan: &Plan, meta: &Metadata, facts: &[BufferFacts], ends: Vec<Vec<End>>) -> Result<()> {
+    let mut data: Vec<Vec<Raw>> = ends.into_iter().map(|b| b.into_iter().filter_map(|e| e.kept).collect()).collect();
+    let output = plan.output_path();
+    let summary = tracefile::write(&output, plan, meta, facts, &mut data).with_context(|| {
+        let names: Vec<_> = data.iter().flatten().map(|r| r.path.display().to_string()).collect();
+        format!("the raw data remain in {}; see the command restore", names.join(" "))
+    })?;
+    data.iter().flatten().for_each(Raw::remove);
+    let mut err = std::io::stderr().lock();
+    let _ = writeln!(
+        err,
+        "The listener went away during the recording: what came after that is in {}; what was sent before is there",
+        output.display()
+    );
+    if !plan.quiet {
+        let _ = tracefile::print_offsets(&summary, &mut err);
+    }
+    Ok(())
+}
+
+/// A running sender of one CPU.
+struct Sender {
+    stop: StopHandle,
+    thread: JoinHandle<Result<End>>,
+    tid: i32,
+}
+
+/// What a sender did.
+struct End {
+    cpu: u32,
+    /// Sub-buffers sent.
+    sent: u64,
+    /// What was kept here since the link broke.
+    kept: Option<Raw>,
+}
+
+impl Sender {
+    fn join(self) -> Result<End> {
+        self.stop.stop();
+        self.thread.join().map_err(|_| anyhow::anyhow!("a recorder failed"))?
+    }
+}
+
+fn start(plan: &Plan, a: &Active, link: &Remote) -> Result<Vec<Sender>> {
+    let how = Settings {
+        pause: Duration::from_micros(plan.sleep_us.unwrap_or(1000)),
+        priority: plan.priority,
+        poll: plan.poll,
+        no_splice: plan.no_splice,
+        max_bytes: None,
+    };
+    let output = plan.output_path();
+    let broken = Arc::new(AtomicBool::new(false));
+    let mut list = Vec::new();
+    for cpu in a.instance.cpus()? {
+        let stop = StopHandle::new()?;
+        let reader = CpuReader::open(&a.instance, cpu)?.with_stop(stop.clone());
+        let sink = NetSink {
+            data: Some(link.data(cpu)?),
+            subbuf: reader.subbuf_size(),
+            sent: 0,
+            path: recorder::raw_path(&output, plan.temp.as_deref(), a.name(), cpu)?,
+            kept: None,
+            kept_bytes: 0,
+            broken: Arc::clone(&broken),
+        };
+        ensure!(sink.subbuf > 0, "a sub-buffer without bytes");
+        let how = how.clone();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name(format!("recorder {cpu}")).spawn(move || {
+            let priority = how.priority.map_or(Ok(()), child::set_fifo_priority);
+            let _ = ready.send(nix::unistd::gettid().as_raw());
+            priority.context("cannot set the priority")?;
+            send(reader, sink, cpu, &how)
+        })?;
+        let tid = is_ready.recv().context("a recorder ended at once")?;
+        list.push(Sender { stop, thread, tid });
+    }
+    Ok(list)
+}
+
+/// Where a sender's sub-buffers go: the listener, or a file here once that is gone.
+struct NetSink {
+    data: Option<DataSink>,
+    subbuf: usize,
+    sent: u64,
+    path: PathBuf,
+    kept: Option<File>,
+    kept_bytes: u64,
+    broken: Arc<AtomicBool>,
+}
+
+impl NetSink {
+    /// Takes whole sub-buffers.
+    fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
+        if self.broken.load(Ordering::Relaxed) && self.data.as_ref().is_some_and(|d| !d.is_datagram()) {
+            // Another CPU has found out: everything from here on stays together.
+            self.data = None;
+        }
+        if let Some(data) = &mut self.data {
+            let piece = if data.is_datagram() { self.subbuf } else { bytes.len() };
+            while !bytes.is_empty() {
+                let now = &bytes[..piece.min(bytes.len())];
+                match data.write_all(now) {
+                    Ok(()) => {
+                        self.sent += (now.len() / self.subbuf) as u64;
+                        bytes = &bytes[now.len()..];
+                    }
+                    Err(e) => {
+                        if !self.broken.swap(true, Ordering::Relaxed) {
+                            let _ = writeln!(
+                                std::io::stderr(),
+                                "The listener is gone ({e}); recording goes on into {}",
+                                self.path.display()
+                            );
+                        }
+                        self.data = None;
+                        break;
+                    }
+                }
+            }
+        }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if self.kept.is_none() {
+            let new =
+                OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o644).open(&self.path);
+            self.kept = Some(new.with_context(|| format!("cannot create {}", self.path.display()))?);
+        }
+        if let Some(file) = &mut self.kept {
+            file.write_all(bytes).with_context(|| format!("cannot write {}", self.path.display()))?;
+            self.kept_bytes += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn end(mut self, cpu: u32) -> End {
+        if let Some(data) = &mut self.data {
+            data.finish();
+        }
+        let kept = self.kept.map(|file| Raw::of(self.path, cpu, self.kept_bytes, file));
+        End { cpu, sent: self.sent, kept }
+    }
+}
+
+/// The life of a sender.
+fn send(mut reader: CpuReader, mut sink: NetSink, cpu: u32, how: &Settings) -> Result<End> {
+    let (from, to) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let mut from = File::from(from);
+    let mut buf = vec![0; sink.subbuf * (1usize << 16).div_ceil(sink.subbuf)];
+    let mut splice = !how.no_splice;
+    loop {
+        let limit = how.poll.then_some(Duration::ZERO);
+        if reader.wait(limit)? == Wait::Stopped {
+            break;
+        }
+        let mut moved = false;
+        while splice {
+            match reader.transfer_to_pipe(to.as_fd()) {
+                Ok(0) => break,
+                Ok(mut n) => {
+                    moved = true;
+                    while n > 0 {
+                        let now = n.min(buf.len());
+                        from.read_exact(&mut buf[..now])?;
+                        sink.put(&buf[..now])?;
+                        n -= now;
+                    }
+                }
+                Err(tracefs::Error::Io { source, .. }) if source.raw_os_error() == Some(Errno::EINVAL as i32) => {
+                    splice = false;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        while !splice {
+            let Some(bytes) = reader.read()? else { break };
+            moved = true;
+            // A partly filled sub-buffer means that the reader has caught up with the writer.
+            let full = is_nearly_full(bytes);
+            sink.put(bytes)?;
+            if !full {
+                break;
+            }
+        }
+        if !moved && !how.poll && !how.pause.is_zero() {
+            std::thread::sleep(how.pause);
+        }
+    }
+    // Tracing is off: what is left is bounded by the buffer.
+    for _ in 0..1 << 22 {
+        match reader.read()? {
+            Some(bytes) => sink.put(bytes)?,
+            None => break,
+        }
+    }
+    Ok(sink.end(cpu))
+}
+
+/// Whether so much of a sub-buffer is used that the kernel has gone on to the next one.
+fn is_nearly_full(subbuf: &[u8]) -> bool {
+    let word = subbuf.get(8..12).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
+    (word & 0x07ff_ffff) as usize > subbuf.len() / 2
+}
