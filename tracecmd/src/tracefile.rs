@@ -209,7 +209,9 @@ fn kallsyms(plan: &Plan) -> anyhow::Result<Vec<u8>> {
     if let Some(old) = old {
         std::fs::write(RESTRICT, old.trim()).context("--kptr: cannot put kptr_restrict back")?;
     }
-    let hidden = text.iter().take_while(|b| **b != b' ').all(|b| *b == b'0') && !text.is_empty();
+    // The first symbols of some machines are per-CPU offsets from 0; the last one never is.
+    let last = text.trim_ascii_end().rsplit(|b| *b == b'\n').next().unwrap_or_default();
+    let hidden = !last.is_empty() && last.iter().take_while(|b| **b != b' ').all(|b| *b == b'0');
     if hidden && !plan.quiet {
         log::warn!(
             "/proc/kallsyms shows no addresses, so functions will be numbers; --kptr lifts kernel.kptr_restrict while it is copied"

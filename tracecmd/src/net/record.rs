@@ -79,24 +79,29 @@ pub fn record(plan: &Plan) -> Result<ExitCode> {
     let signals = Signals::block()?;
     let mut session = Session::open(plan)?;
     let options = options(plan)?;
-    // Who cannot be reached is found before the kernel is changed.
-    let mut links = Vec::new();
-    for a in &session.buffers {
-        let cpus = a.instance.cpus()?.last().map_or(1, |c| c + 1);
-        links.push(Remote::connect(options.clone(), cpus, subbuf_of(plan, a)?)?);
-    }
     session.configure(plan)?;
     let date_us = if plan.date { extract::measured(&session, &session.clock()) } else { None };
     let trace_id = plan.top.then(record::trace_id);
-    for (a, link) in session.buffers.iter().zip(&mut links) {
+    // All that takes time comes before the first word: a listener waits five seconds for the next one.
+    let mut metas = Vec::new();
+    for a in &session.buffers {
         // As a local file would have it at this moment; the counts come later.
         let mut facts = BufferFacts::read(&a.instance, false)?;
         facts.stats.clear();
         facts.name.clear();
         let extras = Extras { date_us, trace_id, ..Extras::default() };
-        let meta = tracefile::metadata(session.root(), plan, &[facts], &extras)?;
-        link.metadata(&head(plan, &meta, link.version(), a.instance.subbuf_size()? as u32)?)?;
+        metas.push(tracefile::metadata(session.root(), plan, &[facts], &extras)?);
     }
+    let mut links = Vec::new();
+    for (a, meta) in session.buffers.iter().zip(&metas) {
+        let cpus = a.instance.cpus()?.last().map_or(1, |c| c + 1);
+        let subbuf = u32::try_from(a.instance.subbuf_size()?)?;
+        let mut link = Remote::connect(options.clone(), cpus, subbuf)?;
+        let bytes = head(plan, meta, link.version(), subbuf)?;
+        link.metadata(&bytes)?;
+        links.push(link);
+    }
+    drop(metas);
     let mut senders = Vec::new();
     for (a, link) in session.buffers.iter().zip(&links) {
         senders.push(start(plan, a, link)?);
@@ -140,15 +145,6 @@ pub fn record(plan: &Plan) -> Result<ExitCode> {
         return Err(anyhow::Error::new(e).context("the listener may lack the end of the recording"));
     }
     Ok(status.filter(|_| plan.exit_status).map_or(ExitCode::SUCCESS, ExitCode::from))
-}
-
-/// Sub-buffer size as it will be after `--subbuf-size`.
-fn subbuf_of(plan: &Plan, a: &Active) -> Result<u32> {
-    let now = a.instance.subbuf_size()?;
-    let wanted = plan.buffers[a.index].subbuf_kb.map(|kb| kb.saturating_mul(1024) as usize);
-    // The kernel rounds up to a power of two of pages.
-    let size = wanted.map_or(now, |w| w.max(4096).next_power_of_two());
-    u32::try_from(size).ok().with_context(|| format!("a sub-buffer of {size} bytes"))
 }
 
 /// What a file has before its data.
