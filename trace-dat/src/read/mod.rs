@@ -14,6 +14,7 @@ use std::{
 
 use crate::{
     Endian, Error, LongSize, Result,
+    compress::Codec,
     decoder::{Decoder, DecoderParts},
     lazy::{FormatTexts, LazyFormats, LazyText},
     read::{
@@ -49,9 +50,9 @@ pub struct Metadata {
     pub printk: Option<Part>,
     /// `saved_cmdlines`, behind a 64-bit size.
     pub cmdlines: Option<Part>,
-    /// `/sys/kernel/btf/vmlinux`, behind a 64-bit size. Version 7.
+    /// `/sys/kernel/btf/vmlinux`, as it is. Version 7.
     pub btf: Option<Part>,
-    /// `/proc/modules`, behind a 64-bit size. Version 7.
+    /// `/proc/modules`, as it is. Version 7.
     pub modules: Option<Part>,
 }
 
@@ -390,7 +391,19 @@ impl TraceFile {
         parts.kallsyms = lazy(&meta.kallsyms, false, "the kernel's symbols");
         parts.printk = lazy(&meta.printk, false, "printk formats");
         parts.cmdlines = lazy(&meta.cmdlines, true, "names of processes");
-        parts.btf = lazy(&meta.btf, true, "BTF");
+        parts.btf = match self.btf() {
+            None => LazyText::None,
+            Some(part) => {
+                let warnings = warnings.clone();
+                LazyText::read(move || {
+                    Ok(part.read().unwrap_or_else(|error| {
+                        let place = Place { offset: Some(part.offset()), ..Place::default() };
+                        warnings.push(place, error, "BTF");
+                        Vec::new()
+                    }))
+                })
+            }
+        };
         let (meta, warnings) = (meta.clone(), warnings.clone());
         parts.formats = LazyFormats::Read(Box::new(move || {
             let (texts, result) = meta.formats();
@@ -402,6 +415,16 @@ impl TraceFile {
             Ok(texts)
         }));
         parts
+    }
+
+    /// The BTF section. In a file without compression no option points to it (the reference could not open such a file), so
+    /// it is looked for among the sections.
+    pub fn btf(&self) -> Option<Part> {
+        self.parsed.meta.btf.clone().or_else(|| {
+            let uncompressed = self.header.version >= 7 && self.header.codec == Codec::None;
+            let mut sections = if uncompressed { self.sections().iter() } else { [].iter() };
+            sections.find(|s| s.id == section::id::BTF).map(|s| self.section_part(s))
+        })
     }
 
     /// How the sub-buffers of a buffer are laid out.

@@ -30,7 +30,7 @@ impl Metadata {
             (id::KALLSYMS, &from.kallsyms),
             (id::PRINTK, &from.printk),
             (id::CMDLINES, &from.cmdlines),
-            (id::BTF, &from.btf),
+            (id::BTF, &file.btf()),
             (id::MODULES, &from.modules),
         ] {
             if let Some(part) = part {
