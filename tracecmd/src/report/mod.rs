@@ -7,6 +7,7 @@ pub mod batch;
 pub mod debug;
 pub mod engine;
 pub mod facts;
+pub mod filters;
 pub mod inputs;
 pub mod layout;
 pub mod line;
@@ -17,8 +18,10 @@ pub mod regex;
 pub mod select;
 pub mod stream;
 pub mod time;
+pub mod wakeup;
 pub mod window;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -35,6 +38,7 @@ use self::{
     options::{ColorWhen, ReportOptions},
     pipeline::{Output, Printer},
     select::Select,
+    wakeup::Wakeups,
 };
 use crate::output::{color::Paint, json::JsonPrinter, pager::Pager};
 
@@ -145,15 +149,28 @@ fn show_latency(inputs: &Inputs, out: &mut File) -> Result<()> {
 
 /// Shows the records.
 fn show_records(options: &ReportOptions, inputs: &Inputs, terminal: bool, out: &mut File) -> Result<()> {
-    let select = Select::new(&options.cpu, options.no_hardirq, options.no_softirq);
+    let mut select = Select::new(&options.cpu, options.no_hardirq, options.no_softirq);
+    let filters = filters::of_inputs(options, inputs)?;
+    if options.test_filters {
+        return filters::describe(options, inputs, &filters, out);
+    }
+    select.set_filters(filters, inputs.streams.len());
     let wants = Wants {
         ts_diff: options.ts_diff,
         ts_check: options.ts_check,
         boundary: options.boundary,
         debug: options.debug,
     };
+    let wakeups = inputs.streams.first().filter(|_| options.wakeup).map(|s| RefCell::new(Wakeups::new(&s.dec)));
     let mut pass = Pass::new(&inputs.streams, inputs.merges(|_| true), select, wants);
     window::apply(options, inputs, &mut pass)?;
+    if let Some(wakeups) = &wakeups {
+        ensure!(inputs.inputs.len() == 1, "wakeup latencies (-w) can only be shown of one input");
+        pass.wakeup = Some(Box::new(|tag, rec, ts| {
+            let stream = inputs.streams.get(tag as usize)?;
+            wakeups.borrow_mut().see(&stream.dec, rec, ts)
+        }));
+    }
 
     let threads = options.threads.unwrap_or_else(default_threads);
     if options.json {
@@ -176,7 +193,13 @@ fn show_records(options: &ReportOptions, inputs: &Inputs, terminal: bool, out: &
             paint,
             guard: terminal,
         };
-        print(out, threads, || TextPrinter::new(&inputs.streams, columns), &mut pass)
+        print(out, threads, || TextPrinter::new(&inputs.streams, columns), &mut pass)?;
+        if let Some(wakeups) = &wakeups {
+            let mut text = Vec::new();
+            wakeups.borrow().summary(&mut text);
+            quietly(out.write_all(&text).map_err(Into::into))?;
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,11 @@
 //! Which records are shown: by CPU, by interrupt context, by filters.
 
-use trace_dat::ring::merge::MergeRecord;
+use std::sync::Arc;
+
+use trace_dat::{
+    filter::{FilterSet, FilterState},
+    ring::merge::MergeRecord,
+};
 
 use super::stream::Stream;
 
@@ -16,23 +21,35 @@ pub struct Select {
     cpus: Vec<(u32, u32)>,
     /// Records with one of these flags are hidden.
     hidden_flags: u8,
+    /// The filters of each input; none at all when no input has any.
+    filters: Arc<[FilterSet]>,
+    /// What the filters remember of each stream.
+    states: Vec<FilterState>,
 }
 
 impl Select {
     /// A choice by CPU and interrupt context.
     pub fn new(cpus: &[(u32, u32)], no_hardirq: bool, no_softirq: bool) -> Self {
         let hidden_flags = if no_hardirq { FLAG_HARDIRQ } else { 0 } | if no_softirq { FLAG_SOFTIRQ } else { 0 };
-        Select { cpus: cpus.to_vec(), hidden_flags }
+        Select { cpus: cpus.to_vec(), hidden_flags, ..Select::default() }
+    }
+
+    /// Adds the filters of each input, over so many streams.
+    pub fn set_filters(&mut self, filters: Vec<FilterSet>, streams: usize) {
+        if filters.iter().any(|f| !f.is_empty()) {
+            self.filters = filters.into();
+            self.states = vec![FilterState::default(); streams];
+        }
     }
 
     /// Whether anything is hidden.
     #[inline(always)]
     pub fn is_active(&self) -> bool {
-        !self.cpus.is_empty() || self.hidden_flags != 0
+        !self.cpus.is_empty() || self.hidden_flags != 0 || !self.filters.is_empty()
     }
 
     /// Whether the record is shown. Must be asked once for each record, in their order.
-    pub fn shows(&mut self, _tag: u32, stream: &Stream, record: &MergeRecord<'_>, _seq: u64) -> bool {
+    pub fn shows(&mut self, tag: u32, stream: &Stream, record: &MergeRecord<'_>, seq: u64) -> bool {
         let record = record.record();
         let cpu = record.cpu;
         if !self.cpus.is_empty() && !self.cpus.iter().any(|(from, to)| (*from..=*to).contains(&cpu)) {
@@ -44,6 +61,9 @@ impl Select {
                 return false;
             }
         }
-        true
+        match (self.filters.get(stream.input), self.states.get_mut(tag as usize)) {
+            (Some(set), Some(state)) => set.shows(state, &stream.dec, &record, seq),
+            _ => true,
+        }
     }
 }
