@@ -18,7 +18,7 @@ use crate::{Decoder, Error, Record, Result, format::Event};
 /// One filter, compiled for the events of one machine.
 #[derive(Debug)]
 pub struct Filter {
-    /// (id, name, test) of each event of the list, largest id first.
+    /// (id, name, test) of each event of the list, in the order in which the reference shows them.
     events: Vec<(u16, String, Test)>,
     by_id: FxHashMap<u16, usize>,
 }
@@ -33,7 +33,10 @@ impl Filter {
     pub fn new(dec: &Decoder, text: &str) -> Result<Filter> {
         let fail = |at: usize, why: String| Error::Filter { filter: text.to_owned(), at, why };
         let (items, expr) = parse::parse(text)?;
-        let mut chosen: Vec<&Event> = Vec::new();
+        // The list is built from its front, as the reference does: later items and larger ids come first.
+        let mut all: Vec<&Event> = dec.events().collect();
+        all.sort_by_key(|e| std::cmp::Reverse(e.id));
+        let mut lists: Vec<Vec<&Event>> = Vec::new();
         for item in &items {
             let regex = |part: &str| -> Result<regex::Regex> {
                 let bad = |why: &str| fail(item.at, format!("event {:?} {why}", item.text));
@@ -50,19 +53,21 @@ impl Filter {
                         && system.as_ref().is_none_or(|s| s.is_match(&e.system))
                 }
             };
-            let before = chosen.len();
-            chosen.extend(dec.events().filter(named));
-            if chosen.len() == before {
+            let list: Vec<&Event> = all.iter().copied().filter(named).collect();
+            if list.is_empty() {
                 return Err(fail(item.at, format!("no event matches {:?}", item.text)));
             }
+            lists.push(list);
         }
-        chosen.sort_by_key(|e| std::cmp::Reverse(e.id));
-        chosen.dedup_by_key(|e| e.id);
+        let chosen: Vec<&Event> = lists.into_iter().rev().flatten().collect();
+        expr.check_names(&|name| chosen.iter().any(|e| e.field(name).is_some())).map_err(|why| fail(0, why))?;
         let mut filter = Filter { events: Vec::with_capacity(chosen.len()), by_id: FxHashMap::default() };
         for event in chosen {
-            let test = Test::compile(&expr, event).map_err(|why| fail(0, why))?;
-            filter.by_id.insert(event.id, filter.events.len());
-            filter.events.push((event.id, event.name.clone(), test));
+            if !filter.by_id.contains_key(&event.id) {
+                filter.by_id.insert(event.id, filter.events.len());
+                let test = Test::compile(&expr, event).map_err(|why| fail(0, why))?;
+                filter.events.push((event.id, event.name.clone(), test));
+            }
         }
         Ok(filter)
     }

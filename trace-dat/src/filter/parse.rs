@@ -146,6 +146,26 @@ pub(super) enum Expr {
     Text(String, Cmp, String),
 }
 
+impl Expr {
+    /// Looks for words that cannot be meant as fields: on the right of a comparison they are mostly text without quotes.
+    pub(super) fn check_names(&self, is_field: &dyn Fn(&str) -> bool) -> Result<(), String> {
+        match self {
+            Expr::True | Expr::Truth(_) | Expr::Text(..) => Ok(()),
+            Expr::Not(e) => e.check_names(is_field),
+            Expr::And(a, b) | Expr::Or(a, b) => a.check_names(is_field).and_then(|()| b.check_names(is_field)),
+            Expr::Cmp(_, left, right) => match (left, right) {
+                (Value::Field(name), _) if name == "COMM" && !is_field(name) => {
+                    Err("COMM can only be compared with text in quotes".to_owned())
+                }
+                (_, Value::Field(name)) if name != "CPU" && !is_field(name) => {
+                    Err(format!("{name:?} is no field; text needs quotes"))
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 enum Token {
     Num(u64),
