@@ -107,7 +107,7 @@ pub struct FilterSet {
 /// What must be remembered between the records of one buffer (top or instance): one for each.
 #[derive(Clone, Debug, Default)]
 pub struct FilterState {
-    /// For each CPU whether its last record was shown, so that a stack record may follow it.
+    /// For each CPU whether a record was shown that no stack record has followed yet.
     last: Vec<bool>,
 }
 
@@ -132,29 +132,28 @@ impl FilterSet {
     }
 
     /// Whether a record is shown: some filter accepts it, or there are none but hiding ones, and no hiding one accepts it. A
-    /// stack record that no filter accepts is shown when the record before it on its CPU was.
+    /// stack record that no filter accepts is shown once behind each shown record of its CPU.
     pub fn shows(&self, state: &mut FilterState, dec: &Decoder, rec: &Record<'_>, seq: u64) -> bool {
         if self.is_empty() {
             return true;
         }
         let any = |list: &[Filter]| list.iter().any(|f| f.accepts(dec, rec, seq) == Some(true));
-        let mut shown = self.show.is_empty() || any(&self.show);
         let hidden = any(&self.hide);
+        let shown = !hidden && (self.show.is_empty() || any(&self.show));
         let cpu = (rec.cpu as usize).min(MAX_CPUS);
         if state.last.len() <= cpu {
             state.last.resize(cpu + 1, false);
         }
-        let Some(last) = state.last.get_mut(cpu) else { return shown && !hidden };
-        if hidden {
-            *last = false;
-            return false;
+        let Some(last) = state.last.get_mut(cpu) else { return shown };
+        if shown {
+            *last = true;
+            return true;
         }
-        let before = std::mem::replace(last, shown);
-        if !shown && before {
-            let id = rec.data.first_chunk::<2>().map(|b| dec.endian().u16(*b));
-            shown = id.is_some() && self.stacks.contains(&id);
+        let id = rec.data.first_chunk::<2>().map(|b| dec.endian().u16(*b));
+        if id.is_some() && self.stacks.contains(&id) {
+            return std::mem::replace(last, false) && !hidden;
         }
-        shown
+        false
     }
 
     /// Appends the compiled filters in the order given, those that show first (`report -T`).
@@ -164,9 +163,11 @@ impl FilterSet {
 }
 
 /// The filter that `report --pid` stands for: records of these processes, or that wake them or switch to them.
+///
+/// The last one comes first, as in the reference.
 pub fn pid_filter(pids: &[i32]) -> String {
     let one = |p: &i32| format!("(common_pid=={p})||(pid=={p})||(next_pid=={p})");
-    format!(".*:{}", pids.iter().map(one).collect::<Vec<_>>().join("||"))
+    format!(".*:{}", pids.iter().rev().map(one).collect::<Vec<_>>().join("||"))
 }
 
 #[cfg(test)]

@@ -23,9 +23,11 @@ pub(super) struct Switch {
 const STATES: [u8; 8] = *b"SDTtXZPI";
 
 /// The letters in the first `__print_flags` of a print fmt: for each pair the lowest bit of its number and the first letter of its name.
+///
+/// Bits that the table does not have get no letter (0).
 fn letters(print_fmt: &str) -> [u8; 8] {
-    let mut found = STATES;
-    let Some((_, table)) = print_fmt.split_once("__print_flags(") else { return found };
+    let Some((_, table)) = print_fmt.split_once("__print_flags(") else { return STATES };
+    let mut found = [0; 8];
     let mut rest = table;
     // The pairs end with the call; strings before them hold no brace.
     while let Some(open) = rest.find(['{', ')', '"']) {
@@ -110,16 +112,17 @@ impl EventPrinter for Switch {
             None => missing("prev_prio", out),
         }
         if let Some(state) = self.prev_state {
-            let state = get(state) as u8;
-            if state == 0 {
-                out.push(b'R');
-            }
+            let state = get(state);
             let start = out.len();
-            for (_, letter) in self.letters.iter().enumerate().filter(|(bit, _)| state >> bit & 1 != 0) {
+            let set = |(bit, letter): &(usize, &u8)| state >> bit & 1 != 0 && **letter != 0;
+            for (_, letter) in self.letters.iter().enumerate().filter(set) {
                 if out.len() > start {
                     out.push(b'|');
                 }
                 out.push(*letter);
+            }
+            if out.len() == start {
+                out.push(b'R');
             }
         }
         out.extend_from_slice(b" ==> ");
@@ -199,11 +202,11 @@ mod tests {
     #[test]
     fn letters_come_from_the_print_fmt() {
         let new = r#""prev_state=%s%s", (REC->prev_state & ((((0x0 | 0x1) + 1) << 1) - 1)) ? __print_flags(REC->prev_state & ((((0x0 | 0x1) + 1) << 1) - 1), "|", { 0x00000001, "S" }, { 0x00000002, "D" }, { 0x00000080, "I" }) : "R", REC->prev_state & ((0x0 | 0x1) << 1) ? "+" : """#;
-        assert_eq!(&letters(new), b"SDTtXZPI");
+        assert_eq!(&letters(new), b"SD\0\0\0\0\0I");
         let old = r#""(%s)", REC->prev_state ? __print_flags(REC->prev_state, "|", { 1, "S"} , { 2, "D" }, { 4, "T" }, { 8, "t" }, { 16, "Z" }, { 32, "X" }, { 64, "x" }, { 128, "W" }) : "R", {1, "q"}"#;
         assert_eq!(&letters(old), b"SDTtZXxW");
         let odd = r#""%s", __print_flags(REC->prev_state, "|", { 0x1, "So" }, { 0x400, "Q" }, { 0x3, "both" }, { 0, "zero" })"#;
-        assert_eq!(&letters(odd), b"bDTtXZPI");
+        assert_eq!(&letters(odd), b"b\0\0\0\0\0\0\0");
         assert_eq!(&letters("\"%d\", REC->prev_state"), b"SDTtXZPI");
         for n in 0..new.len() {
             letters(&new[..n]);
