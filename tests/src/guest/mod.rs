@@ -94,7 +94,7 @@ pub fn run(kernel: Kernel, options: &Options, files: Files<'_>, script: &str, ou
         .arg(dir.join("vmlinuz"))
         .arg("-initrd")
         .arg(&initrd)
-        .args(["-append", "console=ttyS0 panic=-1 quiet"]);
+        .args(["-append", "console=ttyS0 panic=-1 quiet no_timer_check"]);
     if options.network {
         qemu.args(["-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0"]);
     } else {
