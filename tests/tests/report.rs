@@ -79,7 +79,11 @@ fn expected(file: &Path) -> Vec<Case> {
         let (options, numbers) = head.strip_prefix("==> ").and_then(|h| h.rsplit_once(" | ")).expect("a head line");
         let (success, len) = numbers.split_once(' ').expect("status and length");
         let len: usize = len.parse().expect("a length");
-        cases.push(Case { options: options.to_owned(), success: success == "0", text: rest[end + 1..][..len].to_vec() });
+        cases.push(Case {
+            options: options.to_owned(),
+            success: success == "0",
+            text: rest[end + 1..][..len].to_vec(),
+        });
         rest = &rest[end + 1 + len..];
     }
     assert!(cases.len() >= compare::BASIC.len(), "{}: only {} reports", path.display(), cases.len());
@@ -110,6 +114,7 @@ fn bless(files: &[PathBuf]) {
         let mut encoder = zstd::Encoder::new(Vec::new(), 19).expect("an encoder");
         encoder.window_log(26).expect("a window size");
         std::io::Write::write_all(&mut encoder, &all).expect("writing to memory");
-        std::fs::write(expected_path(file), encoder.finish().expect("an end of the stream")).expect("fixtures/ can be written");
+        std::fs::write(expected_path(file), encoder.finish().expect("an end of the stream"))
+            .expect("fixtures/ can be written");
     }
 }
