@@ -63,6 +63,7 @@ pub const COMMANDS: &[Entry] = commands! {
     "extract" Stop extract "put what the kernel's buffers hold into a file"
     "listen" Stop listen "receive recordings of other machines over the network"
     "report" Mix report "show a recording as text, or facts about it"
+    "split" Mix split "cut a file into pieces by time, events or sub-buffers"
     "convert" Mix convert "write a file again in another version or compression"
     "dump" Mix dump "show what a file holds beside its events"
     "help" Mix help "explain a command, or list all of them"

@@ -21,6 +21,7 @@
 //! ```
 
 mod copy;
+mod cut;
 mod file;
 mod from;
 mod meta;
@@ -37,6 +38,7 @@ use std::{
 
 use crate::{Endian, Error, LongSize, Result, compress::Codec};
 
+pub use cut::{Cutter, Position, cut_subbuf};
 pub use file::{OutputFile, same_file};
 pub use from::{buffer_heads, copy_cpu};
 pub use meta::{Metadata, Payload, Section, selected_clock};

@@ -9,4 +9,5 @@ pub mod record;
 pub mod record_options;
 pub mod report;
 pub mod set;
+pub mod split;
 pub mod start;

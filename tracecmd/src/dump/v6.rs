@@ -19,8 +19,8 @@ pub(super) fn dump(source: &Source, header: &Header, parts: Parts, out: &mut dyn
     let endian = header.endian;
 
     // How far each part reaches, then its text from memory.
-    let mut part = |f: &mut FileCursor<'_>,
-                    skip: &dyn Fn(&mut FileCursor<'_>) -> trace_dat::Result<()>|
+    let part = |f: &mut FileCursor<'_>,
+                skip: &dyn Fn(&mut FileCursor<'_>) -> trace_dat::Result<()>|
      -> trace_dat::Result<(Vec<u8>, u64)> {
         let start = f.offset();
         skip(f)?;
