@@ -411,7 +411,7 @@ fn entry_to_write(file: &str, line: &str) -> String {
     let (name, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
     match rest.trim().strip_prefix('[').and_then(|r| r.split_once(']')) {
         Some((module, _)) => format!("{name}:mod:{module}"),
-        None => name.strip_suffix(":unlimited").unwrap_or(name).to_owned(),
+        None => name.strip_suffix(":unlimited").unwrap_or(name).replace(":count=", ":"),
     }
 }
 
@@ -607,7 +607,11 @@ mod tests {
         std::fs::write(root.join("events/sched/sched_wakeup/filter"), "pid == 1\n").unwrap();
         std::fs::write(root.join("trace_clock"), "local [mono] boot\n").unwrap();
         std::fs::write(root.join("tracing_on"), "1\n").unwrap();
-        std::fs::write(root.join("set_ftrace_filter"), "vfs_read\nfoo [bar]\nx:traceon:unlimited\n").unwrap();
+        std::fs::write(
+            root.join("set_ftrace_filter"),
+            "vfs_read\nfoo [bar]\nx:traceon:unlimited\ny:traceoff:count=3\n",
+        )
+        .unwrap();
         std::fs::write(root.join("set_event_pid"), "1\n12\n").unwrap();
         std::fs::write(root.join("buffer_size_kb"), "7 (expanded: 1408)\n").unwrap();
         std::fs::create_dir_all(root.join("options")).unwrap();
@@ -642,7 +646,7 @@ mod tests {
             ("events/sched/sched_wakeup/enable", "1"),
             ("events/sched/sched_switch/filter", "0"),
             ("events/sched/sched_wakeup/filter", "pid == 1"),
-            ("set_ftrace_filter", "vfs_read\nfoo:mod:bar\nx:traceon"),
+            ("set_ftrace_filter", "vfs_read\nfoo:mod:bar\nx:traceon\ny:traceoff:3"),
             ("set_event_pid", "1\n12"),
             ("buffer_size_kb", "1408"),
             ("options/stacktrace", "0"),

@@ -1,5 +1,7 @@
 //! One file per command. Each has `command()`, its options for clap, and `run()`.
 
+pub mod buffers;
+pub mod clear;
 pub mod convert;
 pub mod dump;
 pub mod extract;
@@ -8,6 +10,13 @@ pub mod listen;
 pub mod record;
 pub mod record_options;
 pub mod report;
+pub mod reset;
+pub mod restart;
 pub mod set;
+pub mod show;
+pub mod snapshot;
 pub mod split;
+pub mod sqlhist;
+pub mod stack;
 pub mod start;
+pub mod stop;
