@@ -71,6 +71,8 @@ pub const COMMANDS: &[Entry] = commands! {
     "sqlhist" Stop sqlhist "histograms and synthetic events from SQL"
     "listen" Stop listen "receive recordings of other machines over the network"
     "report" Mix report "show a recording as text, or facts about it"
+    "restore" Mix restore "make a file from what an interrupted recording left behind"
+    "attach" Mix attach "tie a guest's recording to its host's"
     "split" Mix split "cut a file into pieces by time, events or sub-buffers"
     "convert" Mix convert "write a file again in another version or compression"
     "dump" Mix dump "show what a file holds beside its events"

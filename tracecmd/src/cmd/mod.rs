@@ -2,6 +2,7 @@
 
 pub mod buffers;
 pub mod clear;
+pub mod attach;
 pub mod convert;
 pub mod dump;
 pub mod extract;
@@ -12,6 +13,7 @@ pub mod record_options;
 pub mod report;
 pub mod reset;
 pub mod restart;
+pub mod restore;
 pub mod set;
 pub mod show;
 pub mod snapshot;

@@ -1,0 +1,214 @@
+//! `restore`: a trace file from the raw data of the CPUs that an interrupted recording left behind.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use trace_dat::{
+    LongSize,
+    compress::Codec,
+    read::header::PageLayout,
+    write::{BufferHead, FileHead, FileVersion, Metadata, Writer},
+};
+use tracefs::TraceFs;
+
+use crate::cli::Ctx;
+use crate::files::{self, progress::Progress};
+use crate::plan::{Plan, Verb};
+use crate::tracefile::{self, Extras};
+
+/// Defines the options.
+pub fn command() -> Command {
+    let path =
+        |id: &'static str, name: &'static str| Arg::new(id).value_name(name).value_parser(value_parser!(PathBuf));
+    Command::new("restore")
+        .arg(
+            Arg::new("create")
+                .short('c')
+                .action(ArgAction::SetTrue)
+                .conflicts_with("input")
+                .help("only write what this machine says of its events, into trace-partial.dat"),
+        )
+        .arg(path("output", "FILE").short('o').help("file to write [default: trace.dat]"))
+        .arg(path("input", "FILE").short('i').help("file that -c wrote on the traced machine"))
+        .arg(path("tracing", "DIR").short('t').help("another tracing directory"))
+        .arg(path("kallsyms", "FILE").short('k').help("another kallsyms"))
+        .arg(
+            path("files", "FILE")
+                .num_args(0..)
+                .help("raw data of CPU 0, CPU 1, ...; or the name of the interrupted recording [default: trace.dat]"),
+        )
+}
+
+/// Restores.
+///
+/// # Errors
+/// Without raw data, or when it cannot be read or written. The raw data stays.
+pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let input = m.get_one::<PathBuf>("input");
+    let mut output = m.get_one::<PathBuf>("output").cloned();
+    let words: Vec<PathBuf> = m.get_many::<PathBuf>("files").into_iter().flatten().cloned().collect();
+    if m.get_flag("create") {
+        let (head, meta) = local(m, None)?;
+        let output = output.unwrap_or_else(|| "trace-partial.dat".into());
+        Writer::create(&output, head, &meta, Vec::new())?.commit()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // The buffers' raw files: given one by one for the top buffer, or found by the recording's name.
+    let name = match words.as_slice() {
+        [] => Some(PathBuf::from("trace.dat")),
+        [one] => (!is_raw(one) || !leftovers(one)?.is_empty()).then(|| one.clone()),
+        _ => None,
+    };
+    let buffers = match &name {
+        Some(name) => {
+            let found = leftovers(name)?;
+            if found.is_empty() {
+                bail!("No data files found: there is no {}.cpu0 or the like", name.display());
+            }
+            // The recording's own name is free as long as it is not finished.
+            if output.is_none() && name.exists() {
+                bail!("{} exists already; name another output with -o", name.display());
+            }
+            output.get_or_insert_with(|| name.clone());
+            found
+        }
+        None => BTreeMap::from([(String::new(), (0..).zip(words.iter().cloned()).collect())]),
+    };
+    let output = output.unwrap_or_else(|| "trace.dat".into());
+    let mut inputs: Vec<PathBuf> =
+        buffers.values().flat_map(|b: &BTreeMap<u32, PathBuf>| b.values().cloned()).collect();
+    inputs.extend(input.cloned());
+    files::not_an_input(&output, &inputs)?;
+
+    let highest = buffers.values().flat_map(|b| b.keys()).max().map_or(0, |c| c + 1);
+    let (head, mut meta, page) = match input {
+        Some(path) => {
+            let file = files::open(path)?;
+            files::warn(&cx.program, &file);
+            let page = file.page_layout().subbuf_size;
+            (FileHead::of(&file), Metadata::of(&file)?, page)
+        }
+        None => {
+            let (head, meta) = local(m, Some(&buffers))?;
+            let page = std::fs::read(tracing_dir(m)?.join("events/header_page")).unwrap_or_default();
+            (head, meta, PageLayout::parse(&page, LongSize::Eight).subbuf_size)
+        }
+    };
+    meta.cpus = meta.cpus.max(highest);
+    let page = u32::try_from(page).ok().filter(|p| *p > 0).unwrap_or(head.page_size);
+    let clock = meta.clock();
+    let mut heads = vec![BufferHead::new("", clock.clone(), page)];
+    heads.extend(buffers.keys().filter(|n| !n.is_empty()).map(|n| BufferHead::new(n.as_str(), clock.clone(), page)));
+    let codec = if head.version == FileVersion::V6 { Codec::None } else { head.codec };
+    let head = FileHead { codec, ..head };
+    let mut writer = Writer::create(&output, head, &meta, heads.clone())?;
+    let total = inputs.iter().filter_map(|p| std::fs::metadata(p).ok()).map(|m| m.len()).sum();
+    let mut progress = Progress::bytes(total);
+    for (n, h) in heads.iter().enumerate() {
+        let cpus = buffers.get(std::str::from_utf8(&h.name).unwrap_or_default());
+        for (cpu, path) in cpus.into_iter().flatten() {
+            copy_raw(&mut writer, (n, *cpu), path, page as usize, &mut progress)?;
+        }
+    }
+    let summary = writer.commit()?;
+    drop(progress);
+    files::print_offsets(&summary, &mut std::io::stderr().lock())?;
+    if name.is_some() {
+        eprintln!("{}: {} is restored; the raw files can be removed", cx.program, output.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a name ends as the raw data of a CPU does.
+fn is_raw(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    name.rsplit_once(".cpu").is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The raw files of a recording: by instance (empty for the top buffer) and CPU.
+fn leftovers(output: &Path) -> anyhow::Result<BTreeMap<String, BTreeMap<u32, PathBuf>>> {
+    let mut found: BTreeMap<String, BTreeMap<u32, PathBuf>> = BTreeMap::new();
+    let base = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let dir = output.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(rest) = name.strip_prefix(&base).and_then(|r| r.strip_prefix('.')) else { continue };
+        let (instance, cpu) = match rest.rsplit_once('.') {
+            Some((instance, cpu)) => (instance, cpu),
+            None => ("", rest),
+        };
+        if let Some(cpu) = cpu.strip_prefix("cpu").and_then(|n| n.parse().ok()) {
+            found.entry(instance.to_owned()).or_default().insert(cpu, dir.join(&name));
+        }
+    }
+    Ok(found)
+}
+
+fn tracing_dir(m: &ArgMatches) -> anyhow::Result<PathBuf> {
+    match m.get_one::<PathBuf>("tracing") {
+        Some(dir) => Ok(dir.clone()),
+        None => Ok(TraceFs::find()?.dir().path().to_path_buf()),
+    }
+}
+
+/// What this machine says of its events, for a file of its own kind.
+fn local(
+    m: &ArgMatches,
+    buffers: Option<&BTreeMap<String, BTreeMap<u32, PathBuf>>>,
+) -> anyhow::Result<(FileHead, Metadata)> {
+    let root = TraceFs::at(tracing_dir(m)?);
+    let plan = Plan::new(Verb::Extract, &[])?;
+    let mut meta = tracefile::metadata(&root, &plan, &[], &Extras::default())?;
+    if let Some(path) = m.get_one::<PathBuf>("kallsyms") {
+        meta.kallsyms(&std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?);
+    }
+    let long_size = if size_of::<usize>() == 4 { LongSize::Four } else { LongSize::Eight };
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096) as u32;
+    // What -c writes is not compressed, so that it is small to read anywhere; a restored file is.
+    let codec = if buffers.is_some() { Codec::Zstd } else { Codec::None };
+    Ok((FileHead { version: FileVersion::V7, endian: tracefile::HOST_ENDIAN, long_size, page_size: page, codec }, meta))
+}
+
+/// Copies a raw file; a last piece that is no whole sub-buffer is filled with zeros.
+fn copy_raw<W: std::io::Write + std::io::Seek>(
+    writer: &mut Writer<W>,
+    (buffer, cpu): (usize, u32),
+    path: &Path,
+    page: usize,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
+    let at = || format!("cannot read {}", path.display());
+    let mut file = File::open(path).with_context(at)?;
+    let mut window = vec![0; (1usize << 20).next_multiple_of(page)];
+    let mut begun = false;
+    loop {
+        let mut n = 0;
+        while n < window.len() {
+            match file.read(&mut window[n..]) {
+                Ok(0) => break,
+                Ok(more) => n += more,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e).with_context(at),
+            }
+        }
+        if n == 0 {
+            return Ok(());
+        }
+        if !begun {
+            writer.cpu(buffer, cpu)?;
+            begun = true;
+        }
+        let whole = n.next_multiple_of(page);
+        window[n..whole].fill(0);
+        writer.sub_buffers(&window[..whole])?;
+        progress.add(n as u64);
+    }
+}
