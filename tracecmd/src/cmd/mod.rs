@@ -1,8 +1,8 @@
 //! One file per command. Each has `command()`, its options for clap, and `run()`.
 
+pub mod attach;
 pub mod buffers;
 pub mod clear;
-pub mod attach;
 pub mod convert;
 pub mod dump;
 pub mod extract;
