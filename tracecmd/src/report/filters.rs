@@ -18,6 +18,10 @@ use super::{
 /// # Errors
 /// When a filter cannot be understood for an input.
 pub fn of_inputs(options: &ReportOptions, inputs: &Inputs) -> Result<Vec<FilterSet>> {
+    let own = inputs.inputs.iter().any(|i| !i.arg.filters.is_empty());
+    if !own && options.filters.is_empty() && options.pids.is_empty() && options.comms.is_empty() {
+        return Ok(Vec::new());
+    }
     inputs
         .inputs
         .iter()

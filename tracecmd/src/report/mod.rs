@@ -8,14 +8,17 @@ pub mod debug;
 pub mod engine;
 pub mod facts;
 pub mod filters;
+pub mod hooks;
 pub mod inputs;
 pub mod layout;
 pub mod line;
 pub mod merge;
 pub mod options;
 pub mod pipeline;
+pub mod profile;
 pub mod regex;
 pub mod select;
+pub mod stack_tree;
 pub mod stream;
 pub mod time;
 pub mod wakeup;
@@ -28,15 +31,18 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use trace_dat::filter::FilterSet;
 
 use self::{
     batch::{Batch, TextPrinter},
-    engine::{Pass, Wants},
+    engine::{Consumer, Pass, Wants},
     facts::Shown,
+    hooks::Hook,
     inputs::{Inputs, default_threads},
     line::Columns,
     options::{ColorWhen, ReportOptions},
     pipeline::{Output, Printer},
+    profile::Profile,
     select::Select,
     wakeup::Wakeups,
 };
@@ -49,7 +55,11 @@ const LEVEL_INFO: u8 = 4;
 ///
 /// # Errors
 /// When a file cannot be read or the output not be written.
-pub fn run(program: &str, options: ReportOptions) -> Result<ExitCode> {
+pub fn run(program: &str, mut options: ReportOptions) -> Result<ExitCode> {
+    if options.profile {
+        // Every record counts for itself: no exit is shown together with its entry.
+        options.print.no_plugins = true;
+    }
     let inputs = Inputs::open(&options)?;
     let terminal = io::stdout().is_terminal();
     let pager = if options.pager && terminal { Pager::start()? } else { None };
@@ -92,6 +102,8 @@ fn tell_damage(program: &str, inputs: &Inputs) -> bool {
 
 /// Shows facts or records; the exit status.
 fn show(options: &ReportOptions, inputs: &Inputs, terminal: bool, out: &mut File) -> Result<u8> {
+    // A wrong filter is told before anything is shown.
+    let filters = filters::of_inputs(options, inputs)?;
     match quietly(show_facts(options, inputs, out))? {
         None | Some(Shown::Done) => return Ok(0),
         Some(Shown::BadFormat) => return Ok(facts::BAD_FORMAT_STATUS),
@@ -104,7 +116,7 @@ fn show(options: &ReportOptions, inputs: &Inputs, terminal: bool, out: &mut File
         quietly(show_latency(inputs, out))?;
         return Ok(0);
     }
-    show_records(options, inputs, terminal, out)?;
+    show_records(options, inputs, filters, terminal, out)?;
     Ok(0)
 }
 
@@ -148,9 +160,14 @@ fn show_latency(inputs: &Inputs, out: &mut File) -> Result<()> {
 }
 
 /// Shows the records.
-fn show_records(options: &ReportOptions, inputs: &Inputs, terminal: bool, out: &mut File) -> Result<()> {
+fn show_records(
+    options: &ReportOptions,
+    inputs: &Inputs,
+    filters: Vec<FilterSet>,
+    terminal: bool,
+    out: &mut File,
+) -> Result<()> {
     let mut select = Select::new(&options.cpu, options.no_hardirq, options.no_softirq);
-    let filters = filters::of_inputs(options, inputs)?;
     if options.test_filters {
         return filters::describe(options, inputs, &filters, out);
     }
@@ -172,6 +189,9 @@ fn show_records(options: &ReportOptions, inputs: &Inputs, terminal: bool, out: &
         }));
     }
 
+    if options.profile {
+        return show_profile(options, inputs, pass, out);
+    }
     let threads = options.threads.unwrap_or_else(default_threads);
     if options.json {
         let files: Vec<String> = inputs
@@ -201,6 +221,29 @@ fn show_records(options: &ReportOptions, inputs: &Inputs, terminal: bool, out: &
         }
         Ok(())
     }
+}
+
+/// Shows what `--profile` finds in the records, one input after the other.
+fn show_profile(options: &ReportOptions, inputs: &Inputs, mut pass: Pass<'_>, out: &mut File) -> Result<()> {
+    let hooks: Vec<Hook> = options.hooks.iter().map(|h| Hook::parse(h)).collect::<Result<_>>()?;
+    let mut profiles: Vec<_> =
+        inputs.inputs.iter().map(|i| Profile::new(&i.dec, options.global, options.by_comm, &hooks)).collect();
+    pass.run(&mut Consumer::new(|batch: &Batch| {
+        for line in batch.lines() {
+            if let Some(stream) = inputs.streams.get(line.stream as usize)
+                && let Some(profile) = profiles.get_mut(stream.input)
+            {
+                profile.see(&stream.dec, &line.rec, line.ts);
+            }
+        }
+        true
+    }));
+    let mut text = Vec::new();
+    for (profile, input) in profiles.iter().zip(&inputs.inputs) {
+        profile.print(&input.dec, &mut text);
+    }
+    quietly(out.write_all(&text).map_err(Into::into))?;
+    Ok(())
 }
 
 fn print<P: Printer<Batch>>(
