@@ -147,12 +147,12 @@ pub struct OpenOptions {
 impl Default for OpenOptions {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        OpenOptions { threads: cores.saturating_sub(1).min(4) }
+        OpenOptions { threads: cores.saturating_sub(2).min(4) }
     }
 }
 
 impl OpenOptions {
-    /// The usual: compressed data are unpacked ahead by as many threads as there are cores beside this one, at most four.
+    /// The usual: compressed data are unpacked ahead by at most four threads, two fewer than there are cores (which walk and print).
     pub fn new() -> Self {
         Self::default()
     }
