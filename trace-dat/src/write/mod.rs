@@ -28,6 +28,7 @@ mod meta;
 pub mod option;
 mod pack;
 mod section;
+pub mod slim;
 mod v6;
 mod v7;
 

@@ -10,7 +10,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use trace_dat::{
     TraceFile,
     compress::Codec,
-    write::{self, FileHead, FileVersion, Metadata, Summary, Writer},
+    ring::subbuf::SubBufLayout,
+    write::{self, FileHead, FileVersion, Metadata, Summary, Writer, slim},
 };
 
 use crate::cli::Ctx;
@@ -44,6 +45,24 @@ pub fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("do not say where the data of each CPU is"),
         )
+        .arg(
+            Arg::new("slim")
+                .long("slim")
+                .action(ArgAction::SetTrue)
+                .help("only the formats, symbols and names that the events use: small enough for a bug report"),
+        )
+        .arg(
+            Arg::new("redact")
+                .long("redact")
+                .action(ArgAction::SetTrue)
+                .help("replace names of processes and files by others"),
+        )
+        .arg(
+            Arg::new("salvage")
+                .long("salvage")
+                .action(ArgAction::SetTrue)
+                .help("keep what can be read of a damaged file"),
+        )
         .arg(path("word", "OUTPUT").help("file to write"))
 }
 
@@ -67,11 +86,12 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     };
     let file = files::open(&input)?;
     files::not_an_input(output, std::slice::from_ref(&input))?;
+    let how = How { slim: m.get_flag("slim"), redact: m.get_flag("redact"), salvage: m.get_flag("salvage") };
     let damaged = files::warn(&cx.program, &file);
-    if damaged {
-        bail!("{} is damaged; nothing was written", input.display());
+    if damaged && !how.salvage {
+        bail!("{} is damaged; nothing was written (--salvage keeps what can be read)", input.display());
     }
-    let result = convert(&file, FileHead { version, codec, ..FileHead::of(&file) }, output);
+    let result = convert(&file, FileHead { version, codec, ..FileHead::of(&file) }, how, output);
     files::warn(&cx.program, &file);
     let summary = result?;
     if !m.get_flag("quiet") {
@@ -80,23 +100,62 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is done to the content on the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct How {
+    /// Leave out what no event uses.
+    pub slim: bool,
+    /// Replace names.
+    pub redact: bool,
+    /// Keep what can be read of a damaged file.
+    pub salvage: bool,
+}
+
 /// Writes `file` again, with another head.
 ///
 /// # Errors
-/// When the input is damaged or the output cannot be written; no output remains then.
-pub fn convert(file: &TraceFile, head: FileHead, output: &Path) -> anyhow::Result<Summary> {
-    let meta = Metadata::of(file)?;
+/// When the input is damaged (unless it is to be salvaged) or the output cannot be written; no output remains then.
+pub fn convert(file: &TraceFile, head: FileHead, how: How, output: &Path) -> anyhow::Result<Summary> {
+    let mut meta = Metadata::of(file)?;
+    if how.slim {
+        let mut progress = Progress::events(0);
+        let used = slim::Used::of(file, &mut |n| progress.add(n));
+        slim::slim(&mut meta, file, &used);
+    }
+    let redactor = how.redact.then(slim::Redactor::default);
+    if let Some(r) = &redactor {
+        r.metadata(&mut meta);
+    }
+    let decoder = file.decoder();
     let mut writer = Writer::create(output, head, &meta, write::buffer_heads(file)?)?;
     let size = file.buffers().iter().flat_map(|b| &b.cpus).map(|c| c.size).sum();
     let mut progress = Progress::bytes(size);
     for (n, buffer) in file.buffers().iter().enumerate() {
         for cpu in buffer.cpus.iter().filter(|c| c.size > 0) {
             writer.cpu(n, cpu.cpu)?;
-            write::copy_cpu(&mut writer, file, buffer, cpu, &mut |n| progress.add(n))?;
+            if !how.salvage && redactor.is_none() {
+                write::copy_cpu(&mut writer, file, buffer, cpu, &mut |n| progress.add(n))?;
+                continue;
+            }
+            let mut lost = false;
+            let mut change = |layout: &SubBufLayout, page: &mut Vec<u8>| {
+                if how.salvage {
+                    let before = lost;
+                    lost = slim::mend(layout, page);
+                    if before && !page.is_empty() {
+                        slim::mark_lost(layout, page);
+                    }
+                }
+                if let Some(r) = &redactor {
+                    r.subbuf(&decoder, layout, page);
+                }
+            };
+            slim::copy_changed(&mut writer, file, (buffer, cpu), &mut change)?;
+            progress.add(cpu.size);
         }
     }
-    if file.warnings().total() > 0 {
-        bail!("{} is damaged; nothing was written", file.path().display());
+    if !how.salvage && file.warnings().total() > 0 {
+        bail!("{} is damaged; nothing was written (--salvage keeps what can be read)", file.path().display());
     }
     Ok(writer.commit()?)
 }
