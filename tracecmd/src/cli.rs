@@ -69,6 +69,7 @@ pub const COMMANDS: &[Entry] = commands! {
     "snapshot" Mix snapshot "take, show or free a snapshot of the buffer"
     "stack" Stop stack "the deepest kernel stack: start, stop, show"
     "sqlhist" Stop sqlhist "histograms and synthetic events from SQL"
+    "agent" Stop agent "record this machine for another"
     "listen" Stop listen "receive recordings of other machines over the network"
     "report" Mix report "show a recording as text, or facts about it"
     "restore" Mix restore "make a file from what an interrupted recording left behind"

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod buffers;
 pub mod clear;
+pub mod agent;
 pub mod convert;
 pub mod dump;
 pub mod extract;

@@ -104,7 +104,8 @@ pub fn record(plan: &Plan) -> Result<ExitCode> {
     drop(metas);
     let mut senders = Vec::new();
     for (a, link) in session.buffers.iter().zip(&links) {
-        senders.push(start(plan, a, link)?);
+        let sinks = a.instance.cpus()?.into_iter().map(|cpu| link.data(cpu)).collect::<Result<_, _>>()?;
+        senders.push(start(plan, a, sinks)?);
     }
     if !plan.no_filter {
         session.leave_out(&senders.iter().flatten().map(|s| s.tid).collect::<Vec<_>>());
@@ -148,7 +149,7 @@ pub fn record(plan: &Plan) -> Result<ExitCode> {
 }
 
 /// What a file has before its data.
-fn head(plan: &Plan, meta: &Metadata, protocol: u8, subbuf: u32) -> Result<Vec<u8>> {
+pub(super) fn head(plan: &Plan, meta: &Metadata, protocol: u8, subbuf: u32) -> Result<Vec<u8>> {
     let old = protocol == 1 || plan.file_version == Some(6);
     let head = FileHead {
         version: if old { FileVersion::V6 } else { FileVersion::V7 },
@@ -208,14 +209,14 @@ fn kept_here(plan: &Plan, meta: &Metadata, facts: &[BufferFacts], ends: Vec<Vec<
 }
 
 /// A running sender of one CPU.
-struct Sender {
-    stop: StopHandle,
+pub(super) struct Sender {
+    pub(super) stop: StopHandle,
     thread: JoinHandle<Result<End>>,
-    tid: i32,
+    pub(super) tid: i32,
 }
 
 /// What a sender did.
-struct End {
+pub(super) struct End {
     cpu: u32,
     /// Sub-buffers sent.
     sent: u64,
@@ -224,13 +225,14 @@ struct End {
 }
 
 impl Sender {
-    fn join(self) -> Result<End> {
+    pub(super) fn join(self) -> Result<End> {
         self.stop.stop();
         self.thread.join().map_err(|_| anyhow::anyhow!("a recorder failed"))?
     }
 }
 
-fn start(plan: &Plan, a: &Active, link: &Remote) -> Result<Vec<Sender>> {
+/// Starts the senders of a buffer, one for each CPU; `sinks` by CPU.
+pub(super) fn start(plan: &Plan, a: &Active, sinks: Vec<DataSink>) -> Result<Vec<Sender>> {
     let how = Settings {
         pause: Duration::from_micros(plan.sleep_us.unwrap_or(1000)),
         priority: plan.priority,
@@ -241,11 +243,11 @@ fn start(plan: &Plan, a: &Active, link: &Remote) -> Result<Vec<Sender>> {
     let output = plan.output_path();
     let broken = Arc::new(AtomicBool::new(false));
     let mut list = Vec::new();
-    for cpu in a.instance.cpus()? {
+    for (cpu, data) in a.instance.cpus()?.into_iter().zip(sinks) {
         let stop = StopHandle::new()?;
         let reader = CpuReader::open(&a.instance, cpu)?.with_stop(stop.clone());
         let sink = NetSink {
-            data: Some(link.data(cpu)?),
+            data: Some(data),
             subbuf: reader.subbuf_size(),
             sent: 0,
             path: recorder::raw_path(&output, plan.temp.as_deref(), a.name(), cpu)?,

@@ -15,6 +15,7 @@ pub use client::Stage;
 pub use data::{Counts, Layout, Peer};
 pub use finish::{Finished, Job};
 pub use server::{Config, Listen, Server, TlsConfig};
+pub use socket::{accept, data_listener, tcp_listener, vsock_listener};
 
 /// Makes a new file that only its owner reads; a link or an existing file of the name is an error.
 pub(crate) fn new_file(path: &Path) -> io::Result<File> {

@@ -106,6 +106,21 @@ pub fn open_data_ports(
     Ok((all, ports))
 }
 
+/// A TCP socket that waits at the first free port from `first` to `last`.
+///
+/// # Errors
+/// None is free.
+pub fn data_listener(ip: IpAddr, first: u32, last: u32) -> io::Result<(Socket, u32)> {
+    for port in first..=last.min(65535) {
+        match tcp_listener(SocketAddr::new(ip, port as u16), 1) {
+            Ok(s) => return Ok((s, port)),
+            Err(e) if matches!(e.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, format!("no free data port within {first}-{last}")))
+}
+
 fn udp(at: SocketAddr, peer: &Peer) -> io::Result<Port> {
     let Peer::Ip(peer) = peer else { return Err(io::ErrorKind::AddrNotAvailable.into()) };
     let s = UdpSocket::bind(at)?;

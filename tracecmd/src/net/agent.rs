@@ -1,0 +1,323 @@
+//! The agent: a machine (mostly a virtual one) that records for another.
+//!
+//! It takes one session at a time. The peer says what to record in the words of `record`; words that would run a command or
+//! write files here are refused.
+
+use std::{
+    ffi::OsString,
+    io,
+    net::IpAddr,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::Socket;
+
+use super::{
+    channel::Channel,
+    client::DataSink,
+    conn::plain_ip,
+    listen::{Peer, accept, data_listener, vsock_listener},
+    msg::{FIRST_DATA_PORT, LAST_DATA_PORT, Msg, TraceRequest, TraceResponse},
+    record::{head, start},
+    tsync::{self, Protocol},
+};
+use crate::{
+    cli,
+    cmd::{extract, record},
+    plan::{Plan, Verb},
+    session::Session,
+    signal::{Signals, Woken},
+    tracefile::{self, BufferFacts, Extras},
+};
+
+/// How the agent is to work.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The control port.
+    pub port: u32,
+    /// TCP: only this peer may connect. `None`: vsock.
+    pub peer: Option<String>,
+    /// Wait for ever for the peer's data connections.
+    pub no_timeout: bool,
+}
+
+/// Waits for hosts and records for them, until SIGINT or SIGTERM.
+///
+/// # Errors
+/// The port cannot be had; what goes wrong in a session is only logged.
+pub fn run(config: &Config, signals: &Signals) -> Result<ExitCode> {
+    let listener = match &config.peer {
+        None => {
+            vsock_listener(config.port, 5).with_context(|| format!("cannot listen on vsock port {}", config.port))?
+        }
+        Some(_) => {
+            let port = u16::try_from(config.port).context("TCP ports end at 65535")?;
+            any_tcp(port).with_context(|| format!("cannot listen on TCP port {port}"))?
+        }
+    };
+    match &config.peer {
+        None => println!("listening on @{}:{}", vsock::get_local_cid().unwrap_or(u32::MAX), config.port),
+        Some(peer) => println!("listening for {peer} on port {}", config.port),
+    }
+    loop {
+        use std::os::fd::AsFd;
+        match signals.wait(&[listener.as_fd()], None)? {
+            Woken::Signal => return Ok(ExitCode::SUCCESS),
+            Woken::Timeout => continue,
+            Woken::Ready(_) => {}
+        }
+        let (socket, peer) = match accept(&listener) {
+            Ok(x) => x,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(e) => {
+                log::warn!("a host could not be accepted: {e}");
+                continue;
+            }
+        };
+        if let Err(why) = admitted(config, &peer) {
+            log::warn!("refused {}: {why}", peer.number());
+            continue;
+        }
+        if let Err(e) = session(config, signals, &listener, socket, &peer) {
+            log::warn!("session of {}: {e:#}", peer.number());
+        }
+    }
+}
+
+/// A TCP socket on all addresses, of both IP versions where there is IPv6.
+fn any_tcp(port: u16) -> io::Result<Socket> {
+    let v6 = std::net::SocketAddr::from(([0u16; 8], port));
+    super::listen::tcp_listener(v6, 5).or_else(|_| super::listen::tcp_listener(([0, 0, 0, 0], port).into(), 5))
+}
+
+/// Whether this peer is the one of `-N`.
+fn admitted(config: &Config, peer: &Peer) -> Result<(), String> {
+    let (Some(wanted), Peer::Ip(addr)) = (&config.peer, peer) else { return Ok(()) };
+    let addr = plain_ip(addr.ip());
+    let known: Vec<IpAddr> = std::net::ToSocketAddrs::to_socket_addrs(&(wanted.as_str(), 0))
+        .map(|all| all.map(|a| plain_ip(a.ip())).collect())
+        .unwrap_or_default();
+    if known.contains(&addr) { Ok(()) } else { Err(format!("only {wanted} may connect")) }
+}
+
+/// What a host may ask for: the options of `record` but for those that run or write something here.
+///
+/// # Errors
+/// A word that is no option of `record`, or one that is refused.
+pub fn plan_of(words: &[String]) -> Result<Plan> {
+    let entry = cli::find("record".as_ref()).context("no record command")?;
+    let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+    let matches = cli::parse("agent", entry, &words).map_err(|e| anyhow::anyhow!("{e}"))?;
+    let plan = Plan::new(Verb::Record, &cli::ordered(&matches))?;
+    ensure!(plan.command.is_empty(), "a host may not run a command here");
+    ensure!(plan.output.is_none() && plan.temp.is_none(), "a host may not name files here");
+    ensure!(plan.remote().is_none(), "a host may not send the data to somebody else");
+    ensure!(plan.guests.is_empty(), "a guest does not record other guests");
+    ensure!(!plan.daemonize && plan.user.is_none() && plan.max_kb.is_none(), "an option that a guest does not have");
+    ensure!(plan.latency_tracer().is_none(), "latency tracers cannot be recorded for another machine");
+    Ok(plan)
+}
+
+/// The `-C` of the words, as the reference finds it.
+fn clock_of(words: &[String]) -> Option<&str> {
+    words.windows(2).find(|w| w[0] == "-C").map(|w| w[1].as_str())
+}
+
+/// Data and time-sync sockets that wait for the host.
+struct Ports {
+    data: Vec<Socket>,
+    numbers: Vec<u32>,
+    tsync: Option<Socket>,
+    tsync_port: u32,
+}
+
+impl Ports {
+    fn open(cpus: u32, local: Option<IpAddr>, with_tsync: bool) -> Result<Ports> {
+        let mut next = u32::from(FIRST_DATA_PORT);
+        let mut one = || -> Result<(Socket, u32)> {
+            let Some(ip) = local else {
+                let s = vsock_listener(u32::MAX, 1).context("no free vsock port")?;
+                let port = s.local_addr()?.as_vsock_address().context("vsock address")?.1;
+                return Ok((s, port));
+            };
+            let (s, port) = data_listener(ip, next, u32::from(LAST_DATA_PORT))?;
+            next = port + 1;
+            Ok((s, port))
+        };
+        let (mut data, mut numbers) = (Vec::new(), Vec::new());
+        for _ in 0..cpus {
+            let (s, port) = one()?;
+            data.push(s);
+            numbers.push(port);
+        }
+        let (tsync, tsync_port) = match with_tsync {
+            true => one().map(|(s, p)| (Some(s), p))?,
+            false => (None, 0),
+        };
+        Ok(Ports { data, numbers, tsync, tsync_port })
+    }
+}
+
+/// Takes the connection of the session's host off a waiting socket.
+fn accept_from(listener: &Socket, host: &Peer, wait: Option<Duration>) -> Result<Socket> {
+    use std::os::fd::AsFd;
+    let end = wait.map(|w| Instant::now() + w);
+    loop {
+        let left = end.map_or(PollTimeout::NONE, |e| {
+            PollTimeout::try_from(e.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX)
+        });
+        if poll(&mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)], left)? == 0 {
+            bail!("the host did not connect");
+        }
+        match accept(listener) {
+            Ok((s, from)) if from.same_host(host) => return Ok(s),
+            Ok((_, from)) => log::warn!("refused data connection of {}", from.number()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket, host: &Peer) -> Result<()> {
+    let local = socket.local_addr()?.as_socket().map(|a| plain_ip(a.ip()));
+    let mut control = Channel::new(socket, host.number())?;
+    let request: TraceRequest = match control.receive(Some(Duration::from_secs(60)))? {
+        Msg::TraceReq(r) => r,
+        m => {
+            control.send(&Msg::NotSupported)?;
+            bail!("{m} message instead of a request");
+        }
+    };
+    let mut plan = plan_of(&request.args)?;
+    // Nothing is written here; the name only serves messages and a link that breaks.
+    plan.output = Some(PathBuf::from("trace-agent.dat"));
+    let mut session = Session::open(&plan)?;
+    ensure!(session.buffers.len() == 1, "exactly one buffer can be recorded for another machine");
+    let top = session.root().top();
+    let clock = clock_of(&request.args).map_or_else(|| top.clock(), |c| Ok(c.to_owned()))?;
+    let proto = Protocol::choose(&request.tsync_protos, Some(&clock));
+    let cpus = top.cpus()?;
+    let ports = Ports::open(cpus.len() as u32, local, proto.is_some())?;
+    let trace_id = record::trace_id();
+    control.send(&Msg::TraceResp(TraceResponse {
+        use_fifos: false,
+        cpus: cpus.len() as u32,
+        page_size: session.buffers[0].instance.subbuf_size()? as u32,
+        trace_id,
+        tsync_proto: proto.map_or(String::new(), |p| p.name().to_owned()),
+        tsync_port: ports.tsync_port,
+        ports: ports.numbers.clone(),
+    }))?;
+    let wait = (!config.no_timeout).then_some(Duration::from_secs(60));
+    if let (Some(proto), Some(waiting)) = (proto, &ports.tsync) {
+        let ch = Channel::new(accept_from(waiting, host, wait)?, host.number())?;
+        let root = session.root().clone();
+        let (id, clock) = (peer_id(host), clock.clone());
+        std::thread::Builder::new().name("time sync".into()).spawn(move || {
+            if let Err(e) = tsync::serve_guest(&root, ch, proto, id, &clock) {
+                log::warn!("time synchronisation: {e:#}");
+            }
+        })?;
+    }
+    session.configure(&plan)?;
+    let date_us = if plan.date { extract::measured(&session, &session.clock()) } else { None };
+    let a = &session.buffers[0];
+    let mut facts = BufferFacts::read(&a.instance, false)?;
+    facts.stats.clear();
+    facts.name.clear();
+    let extras = Extras { date_us, trace_id: Some(trace_id), ..Extras::default() };
+    let meta = tracefile::metadata(session.root(), &plan, &[facts], &extras)?;
+    control.send_data(&head(&plan, &meta, 3, a.instance.subbuf_size()? as u32)?)?;
+    let mut sinks = Vec::new();
+    for waiting in &ports.data {
+        let s = accept_from(waiting, host, wait)?;
+        s.set_nonblocking(false)?;
+        sinks.push(DataSink::Stream(s));
+    }
+    let senders = start(&plan, a, sinks)?;
+    if !plan.no_filter {
+        session.leave_out(&senders.iter().map(|s| s.tid).collect::<Vec<_>>());
+    }
+    session.limit_to(&plan, None)?;
+    if !plan.keep_before {
+        session.switch_on()?;
+    }
+    let ended = until_close(&mut control, signals, listener);
+    let stopped = session.switch_off();
+    senders.iter().for_each(|s| s.stop.stop());
+    for s in senders {
+        s.join()?;
+    }
+    stopped?;
+    if plan.keep {
+        session.keep()
+    } else {
+        session.end()?
+    }
+    ended?;
+    control.send(&Msg::CloseResp)
+}
+
+/// Number of the instance for times, as the reference has it: the host's context id, 2 over TCP.
+fn peer_id(host: &Peer) -> i64 {
+    match host {
+        Peer::Vsock { cid, .. } => i64::from(*cid),
+        Peer::Ip(_) => 2,
+    }
+}
+
+/// Waits until the host closes the session. Who connects meanwhile is sent away.
+fn until_close(control: &mut Channel, signals: &Signals, listener: &Socket) -> Result<()> {
+    use std::os::fd::AsFd;
+    loop {
+        if !control.has_more() {
+            match signals.wait(&[control.conn().as_fd(), listener.as_fd()], None)? {
+                Woken::Signal => bail!("stopped by a signal"),
+                Woken::Ready(1) => {
+                    let _ = accept(listener);
+                    continue;
+                }
+                Woken::Ready(_) => {}
+                Woken::Timeout => continue,
+            }
+        }
+        match control.receive(Some(Duration::from_secs(5)))? {
+            Msg::Close => return Ok(()),
+            Msg::NotSupported => {}
+            m => {
+                log::info!("{m} message not expected, ignored");
+                control.send(&Msg::NotSupported)?;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_host_can_only_record() {
+        assert!(plan_of(&words("-C local -e sched -e irq -p nop")).is_ok());
+        for bad in [
+            "-e sched ls",
+            "-e sched -o /etc/passwd",
+            "-e sched -N box:1",
+            "-e sched --temp /tmp",
+            "--frob",
+            "-e sched --user root",
+        ] {
+            assert!(plan_of(&words(bad)).is_err(), "{bad}");
+        }
+        assert_eq!(clock_of(&words("-e x -C mono")), Some("mono"));
+        assert_eq!(clock_of(&words("-Cmono -e x")), None);
+    }
+}
