@@ -13,6 +13,7 @@ use clap::{ArgMatches, Command};
 use crate::child::{self, Held};
 use crate::cli::{self, Ctx};
 use crate::cmd::{extract, record_options};
+use crate::net::guest;
 use crate::plan::{Plan, Verb};
 use crate::recorder::{self, Raw, Recorder, Settings};
 use crate::session::{Active, Session};
@@ -46,6 +47,8 @@ fn record(plan: &Plan) -> anyhow::Result<ExitCode> {
     session.configure(plan)?;
     let date_us = if plan.date { extract::measured(&session, &session.clock()) } else { None };
     let latency = plan.latency_tracer().is_some();
+    let own_id = (plan.top || !plan.guests.is_empty()).then(trace_id);
+    let guests = start_guests(plan, &session, own_id.unwrap_or_default())?;
     let mut recorders = Recorders::new();
     if !latency {
         recorders.start(plan, &session, &output)?;
@@ -60,7 +63,12 @@ fn record(plan: &Plan) -> anyhow::Result<ExitCode> {
         session.buffers.iter().map(|a| BufferFacts::read(&a.instance, latency)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut data = recorders.join(&session)?;
     stopped?;
-    let extras = Extras { date_us, trace_id: plan.top.then(trace_id), ..Extras::default() };
+    let options = guests.iter().map(guest::Session::option).collect();
+    let extras = Extras { date_us, trace_id: own_id, guests: options, ..Extras::default() };
+    let mut guest_files = Vec::new();
+    for g in guests {
+        guest_files.push(g.finish(plan, None)?);
+    }
     let meta = tracefile::metadata(session.root(), plan, &facts, &extras)?;
     let sizes: Vec<_> = session.buffers.iter().map(|a| stats::size_kb(&a.instance)).collect();
     // The kernel is free again before the long work begins.
@@ -77,10 +85,19 @@ fn record(plan: &Plan) -> anyhow::Result<ExitCode> {
     if !plan.quiet {
         let mut err = std::io::stderr().lock();
         let _ = tracefile::print_offsets(&summary, &mut err);
+        for (_, summary) in &guest_files {
+            let _ = tracefile::print_offsets(summary, &mut err);
+        }
         let _ = stats::print_lost(&facts, &mut std::io::stdout().lock());
         let _ = stats::print_advice(&facts, &sizes, &mut err);
     }
     Ok(status.filter(|_| plan.exit_status).map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// Asks the agents of all guests to record.
+fn start_guests(plan: &Plan, session: &Session, own_id: u64) -> anyhow::Result<Vec<guest::Session>> {
+    let start = |(n, g)| guest::Session::start(plan, g, n, session.root(), &session.clock(), own_id);
+    plan.guests.iter().enumerate().map(start).collect()
 }
 
 /// From switching on to the moment when tracing is to stop. Gives the command's status, if there was one.

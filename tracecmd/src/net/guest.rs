@@ -82,14 +82,14 @@ pub fn named(guest: &Guest, number: usize, find_cid: impl Fn(&str) -> Option<u32
         let cid = cid.parse().with_context(|| format!("-A {text}: {cid:?} is no context id"))?;
         (name.to_owned(), Address::Vsock { cid, port: vsock_port })
     } else if let Ok(cid) = rest.parse() {
-        (unnamed(), Address::Vsock { cid, port: vsock_port })
+        (rest.to_owned(), Address::Vsock { cid, port: vsock_port })
     } else if let Some(cid) = find_cid(rest) {
         (rest.to_owned(), Address::Vsock { cid, port: vsock_port })
     } else if let Some(port) = port
         && (rest, 0).to_socket_addrs().is_ok()
     {
         let port = u16::try_from(port).with_context(|| format!("-A {text}: TCP ports end at 65535"))?;
-        (unnamed(), Address::Tcp { host: rest.to_owned(), port })
+        (rest.to_owned(), Address::Tcp { host: rest.to_owned(), port })
     } else {
         bail!("guest {rest} not found");
     };
@@ -137,6 +137,7 @@ pub struct Session {
     metadata: Vec<u8>,
     data: Vec<Receiving>,
     subbuf: u32,
+    over_tcp: bool,
     output: PathBuf,
 }
 
@@ -259,7 +260,11 @@ impl Session {
 
     /// What the host's own file says of this guest.
     pub fn option(&self) -> RawOption {
-        let vcpus: Vec<(u32, u32)> = Vec::new();
+        // Whose threads run a machine behind TCP is not known; of one on vsock nothing is said.
+        let vcpus: Vec<(u32, u32)> = match self.over_tcp {
+            true => (0..self.data.len() as u32).map(|cpu| (cpu, u32::MAX)).collect(),
+            false => Vec::new(),
+        };
         RawOption::guest(&self.name, self.trace_id, &vcpus, HOST_ENDIAN)
     }
 
@@ -392,9 +397,10 @@ mod tests {
         let vsock = |cid, port| Address::Vsock { cid, port };
         assert_eq!(get("Fedora"), Ok(("Fedora".into(), vsock(7, 823))));
         assert_eq!(get("Fedora:900"), Ok(("Fedora".into(), vsock(7, 900))));
-        assert_eq!(get("5"), Ok(("unnamed-3".into(), vsock(5, 823))));
+        assert_eq!(get("5"), Ok(("5".into(), vsock(5, 823))));
+        assert_eq!(get("@5"), Ok(("unnamed-3".into(), vsock(5, 823))));
         assert_eq!(get("box@5:6"), Ok(("box".into(), vsock(5, 6))));
-        assert_eq!(get("127.0.0.1:6"), Ok(("unnamed-3".into(), Address::Tcp { host: "127.0.0.1".into(), port: 6 })));
+        assert_eq!(get("127.0.0.1:6"), Ok(("127.0.0.1".into(), Address::Tcp { host: "127.0.0.1".into(), port: 6 })));
         assert!(get("nobody").unwrap_err().contains("guest nobody not found"));
         assert_eq!(named(&guest("5", Some("x")), 0, find).unwrap().name, "x");
     }

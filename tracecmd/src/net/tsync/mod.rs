@@ -21,8 +21,8 @@ use tracefs::TraceFs;
 use self::clock::SyncClock;
 use super::{channel::Channel, msg::Msg};
 
-/// Longest wait for an answer within an exchange.
-const WAIT: Option<Duration> = Some(Duration::from_secs(5));
+/// Longest wait for an answer within an exchange: a slow guest makes its instance before the first one.
+const WAIT: Option<Duration> = Some(Duration::from_secs(60));
 
 const FRAME: &str = "none";
 const FRAME_PROBE: u32 = 1;
