@@ -1,9 +1,9 @@
 //! One file per command. Each has `command()`, its options for clap, and `run()`.
 
+pub mod agent;
 pub mod attach;
 pub mod buffers;
 pub mod clear;
-pub mod agent;
 pub mod convert;
 pub mod dump;
 pub mod extract;
