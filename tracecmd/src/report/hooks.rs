@@ -14,8 +14,8 @@ pub struct Hook {
     end: (Option<String>, String),
     /// The field of the second event.
     pub end_match: String,
-    /// Flag p: both on one CPU.
-    pub per_cpu: bool,
+    /// Flag g: the two may be events of different tasks, and count for none.
+    pub global: bool,
 }
 
 impl Hook {
@@ -48,7 +48,7 @@ impl Hook {
             start_pid: first.next().map(str::to_owned),
             end: event(end),
             end_match: end_match.to_owned(),
-            per_cpu: flags.contains('p'),
+            global: flags.contains('g'),
         })
     }
 
@@ -70,8 +70,8 @@ mod tests {
 
     #[test]
     fn forms() {
-        let h = Hook::parse("sched:sched_wakeup,pid/sched_switch,next_pid,PS").unwrap();
-        assert_eq!((h.start_match.as_str(), h.end_match.as_str(), h.per_cpu), ("pid", "next_pid", true));
+        let h = Hook::parse("sched:sched_wakeup,pid/sched_switch,next_pid,GS").unwrap();
+        assert_eq!((h.start_match.as_str(), h.end_match.as_str(), h.global), ("pid", "next_pid", true));
         assert_eq!(h.start, (Some("sched".into()), "sched_wakeup".into()));
         assert_eq!(Hook::parse("a,b,c/d,e").unwrap().start_pid.as_deref(), Some("c"));
         for bad in ["", "a", "a,b", "a/b", "a,b/c", "a,b/c,d,x"] {

@@ -141,8 +141,8 @@ struct Pair {
     naming: Naming,
     /// Times of one CPU, not of a task.
     per_cpu: bool,
-    /// Matched over all tasks.
-    anywhere: bool,
+    /// A pair of `-H`: whether it is matched over all tasks, else within one.
+    hook: Option<bool>,
     /// Its stacks are shown.
     stacks: bool,
 }
@@ -229,7 +229,7 @@ impl Profile {
                 end_match,
                 naming,
                 per_cpu,
-                anywhere: false,
+                hook: None,
                 stacks: naming != Naming::Function,
             });
         };
@@ -251,8 +251,8 @@ impl Profile {
                 end: e.id,
                 end_match,
                 naming: Naming::Hex,
-                per_cpu: hook.per_cpu,
-                anywhere: true,
+                per_cpu: false,
+                hook: Some(hook.global),
                 stacks: true,
             });
         }
@@ -380,8 +380,12 @@ impl Profile {
             known = true;
             let value = pair.start_match.get(dec, rec.data);
             let task = pair.start_pid.map_or(pid, |p| p.get_signed(dec, rec.data));
-            let scope = pair.scope(pid, rec.cpu);
-            let owner = if pair.per_cpu { Scope::Cpu(rec.cpu) } else { Scope::Task(task) };
+            let scope = pair.scope(task, rec.cpu);
+            let owner = match (pair.per_cpu, pair.hook) {
+                (true, _) => Scope::Cpu(rec.cpu),
+                (_, Some(true)) => Scope::Global,
+                _ => Scope::Task(task),
+            };
             let key = Key { scope, pair: n as u32, value };
             let waiting = self.starts.entry(key).or_default();
             if waiting.len() >= MAX_NESTING {
@@ -493,6 +497,10 @@ impl Profile {
 
     /// Appends the result.
     pub fn print(&self, dec: &Decoder, out: &mut Vec<u8>) {
+        if self.lines.contains_key(&Scope::Global) {
+            out.extend_from_slice(b"Global Events\n");
+            self.print_lines(dec, &[Scope::Global], out);
+        }
         for cpu in self.cpus.keys() {
             out.extend_from_slice(format!("Global CPU[{cpu}] Events\n").as_bytes());
             self.print_lines(dec, &[Scope::Cpu(*cpu)], out);
@@ -594,9 +602,11 @@ impl Profile {
 
 impl Pair {
     fn scope(&self, pid: i64, cpu: u32) -> Scope {
-        match (self.per_cpu, self.anywhere) {
-            (true, _) => Scope::Cpu(cpu),
-            (false, true) => Scope::Global,
+        match self.hook {
+            Some(true) => Scope::Global,
+            // Each CPU has an idle task of its own.
+            None if self.per_cpu => Scope::Cpu(cpu),
+            _ if pid == 0 => Scope::Cpu(cpu),
             _ => Scope::Task(pid),
         }
     }

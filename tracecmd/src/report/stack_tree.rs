@@ -135,9 +135,7 @@ fn print_level(dec: &Decoder, nodes: &[Node], indent: &mut String, out: &mut Vec
         }
         // A chain of callers without branches.
         let mut end = *node;
-        while let [only] = end.children.as_slice()
-            && only.count == end.count
-        {
+        while let [only] = end.children.as_slice() {
             put(format!("{indent}{bar}    {}\n", name(dec, only.addr)));
             end = only;
         }
