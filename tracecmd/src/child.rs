@@ -1,21 +1,20 @@
 //! The traced command: started, held until everything is ready, then let go with tracing switched on in the last moment.
 //!
-//! This is the one module of the program with `unsafe`: what runs between fork and exec, and the calls on single threads and
-//! processes that no safe wrapper covers.
+//! Here and in `sys.rs` are the program's only `unsafe` blocks; here it is what runs between fork and exec.
 
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, bail};
 use nix::fcntl::OFlag;
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, User};
 
 /// A command that was forked and waits for [`Held::go`] before it becomes the program.
 #[derive(Debug)]
@@ -140,7 +139,6 @@ fn identity(name: &str, cmd: &mut Command) -> anyhow::Result<Identity> {
     let groups =
         nix::unistd::getgrouplist(&c_name, user.gid).with_context(|| format!("cannot find groups of {name}"))?;
     cmd.env("HOME", &user.dir).env("USER", name).env("LOGNAME", name);
-    let (Uid { .. }, Gid { .. }) = (user.uid, user.gid);
     Ok(Identity {
         uid: user.uid.as_raw(),
         gid: user.gid.as_raw(),
@@ -151,41 +149,6 @@ fn identity(name: &str, cmd: &mut Command) -> anyhow::Result<Identity> {
 fn pipe() -> anyhow::Result<(File, File)> {
     let (r, w) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
     Ok((File::from(r), File::from(w)))
-}
-
-/// A descriptor that becomes readable when the process ends (since Linux 5.3).
-///
-/// # Errors
-/// There is no such process.
-pub fn pidfd(pid: i32) -> std::io::Result<OwnedFd> {
-    // SAFETY: a plain system call with two numbers; it returns a new descriptor or -1.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let fd = RawFd::try_from(fd).unwrap_or(-1);
-    if fd < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just given us this descriptor and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Gives the calling thread a real-time priority (SCHED_FIFO).
-///
-/// # Errors
-/// The priority is out of range or we may not have it.
-pub fn set_fifo_priority(priority: i32) -> std::io::Result<()> {
-    let param = libc::sched_param { sched_priority: priority };
-    // SAFETY: `param` is valid for the call; thread 0 is the caller.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &param) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
-    }
-}
-
-/// Makes the calling thread run only when nothing else wants the CPU (SCHED_IDLE). A refusal is no matter.
-pub fn set_idle_priority() {
-    let param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: `param` is valid for the call; thread 0 is the caller.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) };
 }
 
 /// The status to end with for a command that ended with `status`: its own, or 128 and the signal as in a shell.
@@ -210,7 +173,7 @@ mod tests {
         let switch = std::fs::OpenOptions::new().write(true).open(&on).unwrap();
         let held = hold(&words("true"), Start { switches: vec![&switch], ..Start::default() }).unwrap();
         assert_eq!(std::fs::read_to_string(&on).unwrap(), "0");
-        let fd = pidfd(held.pid).unwrap();
+        let fd = crate::sys::pidfd(held.pid).unwrap();
         assert_eq!(
             std::fs::read_to_string(format!("/proc/{}/stat", held.pid)).unwrap().split(' ').next(),
             Some(&*held.pid.to_string())

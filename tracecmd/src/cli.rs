@@ -77,6 +77,9 @@ pub const COMMANDS: &[Entry] = commands! {
     "split" Mix split "cut a file into pieces by time, events or sub-buffers"
     "convert" Mix convert "write a file again in another version or compression"
     "dump" Mix dump "show what a file holds beside its events"
+    "completions" Mix completions "print a completion script for bash, zsh or fish"
+    "complete" Mix complete "words of the running kernel, for completion scripts"
+    "man" Mix man "write manual pages into a directory"
     "help" Mix help "explain a command, or list all of them"
 };
 

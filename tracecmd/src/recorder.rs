@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use tracefs::{CpuReader, Instance, StopHandle, Wait};
 
-use crate::child;
+use crate::sys;
 
 /// How recorders work.
 #[derive(Clone, Debug)]
@@ -168,7 +168,7 @@ impl Recorder {
             .name(format!("recorder {cpu}"))
             .spawn(move || {
                 let begun = match how.priority {
-                    Some(p) => child::set_fifo_priority(p).with_context(|| format!("cannot set priority {p}")),
+                    Some(p) => sys::set_fifo_priority(p).with_context(|| format!("cannot set priority {p}")),
                     None => Ok(()),
                 };
                 let failed = begun.is_err();

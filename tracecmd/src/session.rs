@@ -82,7 +82,9 @@ impl Session {
         }
         let ending = if plan.keep_before || plan.verb == Verb::Start { Ending::Keep } else { Ending::Undo };
         let mut session = Session { root, journal, buffers: Vec::new(), ending };
-        for (index, b) in plan.buffers.iter().enumerate() {
+        // As in the reference: the top buffer, then the instances, the last one first.
+        let instances = plan.buffers.iter().enumerate().skip(1).rev();
+        for (index, b) in plan.buffers.iter().enumerate().take(1).chain(instances) {
             if (b.name.is_some() || plan.top) && !b.delete {
                 session.attach(index, b, plan.verb)?;
             }
@@ -209,7 +211,7 @@ impl Session {
     /// `options/function-trace` and the global switch. Without `-d` or `-D` both are switched on; a kernel that refuses
     /// (lockdown) is then no matter.
     fn function_switch(&self, plan: &Plan) -> anyhow::Result<()> {
-        let Some(last) = self.buffers.last() else { return Ok(()) };
+        let Some(last) = self.buffers.iter().max_by_key(|a| a.index) else { return Ok(()) };
         let dir = last.instance.dir();
         let on = !plan.no_functions;
         let has_option = dir.exists("options/function-trace");

@@ -23,3 +23,6 @@ pub mod sqlhist;
 pub mod stack;
 pub mod start;
 pub mod stop;
+
+pub mod completions;
+pub use completions::{complete, man};

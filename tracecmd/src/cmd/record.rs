@@ -15,10 +15,12 @@ use crate::cli::{self, Ctx};
 use crate::cmd::{extract, record_options};
 use crate::net::guest;
 use crate::plan::{Plan, Verb};
+use crate::procmap::Watcher;
 use crate::recorder::{self, Raw, Recorder, Settings};
 use crate::session::{Active, Session};
 use crate::signal::{Signals, Woken};
-use crate::stats;
+use crate::sys::{self, Background, Split};
+use crate::{procmap, stats};
 use crate::tracefile::{self, BufferFacts, Extras};
 
 /// The options of `record`.
@@ -33,17 +35,57 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     if plan.dry_run {
         return plan.print();
     }
-    if plan.remote().is_some() {
-        return crate::net::record::record(&plan);
+    let mut background = None;
+    if plan.daemonize {
+        match sys::to_background()? {
+            Split::Parent(code) => return Ok(ExitCode::from(code)),
+            Split::Child(b) => background = Some(b),
+        }
     }
-    record(&plan)
+    match plan.remote() {
+        Some(_) => crate::net::record::record(&plan, background),
+        None => record(&plan, background),
+    }
+}
+
+/// The file that says which process records in the background.
+const PID_FILE: &str = "/var/run/trace-cmd-record.pid";
+
+/// The pid file, until dropped.
+pub(crate) struct PidFile;
+
+impl PidFile {
+    pub(crate) fn create() -> anyhow::Result<PidFile> {
+        std::fs::write(PID_FILE, format!("{}\n", std::process::id())).with_context(|| format!("cannot write {PID_FILE}"))?;
+        Ok(PidFile)
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(PID_FILE);
+    }
+}
+
+/// What the traced time left behind.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// The command's status.
+    pub status: Option<u8>,
+    /// Maps of the traced processes.
+    pub maps: Vec<String>,
 }
 
 /// The whole of a recording on this machine.
-fn record(plan: &Plan) -> anyhow::Result<ExitCode> {
+fn record(plan: &Plan, background: Option<Background>) -> anyhow::Result<ExitCode> {
     let output = plan.output_path();
     let signals = Signals::block()?;
+    let command_stdout = if plan.stderr { Some(stdout_to_stderr()?) } else { None };
     let mut session = Session::open(plan)?;
+    let tsc2nsec = match plan.buffers.iter().any(|b| b.tsc2nsec) {
+        true => Some(sys::tsc_to_ns(&session.root().top().cpus()?)?),
+        false => None,
+    };
     session.configure(plan)?;
     let date_us = if plan.date { extract::measured(&session, &session.clock()) } else { None };
     let latency = plan.latency_tracer().is_some();
@@ -56,15 +98,19 @@ fn record(plan: &Plan) -> anyhow::Result<ExitCode> {
             session.leave_out(&recorders.tids());
         }
     }
-    let status = trace(plan, &session, &signals)?;
+    let pid_file = background.is_some().then(PidFile::create).transpose()?;
+    let outcome = trace(plan, &session, &signals, command_stdout, background)?;
     let stopped = session.switch_off();
     recorders.stop();
-    let facts =
-        session.buffers.iter().map(|a| BufferFacts::read(&a.instance, latency)).collect::<anyhow::Result<Vec<_>>>()?;
+    let facts = session
+        .buffers
+        .iter()
+        .map(|a| BufferFacts::read(&a.instance, latency))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let mut data = recorders.join(&session)?;
     stopped?;
     let options = guests.iter().map(guest::Session::option).collect();
-    let extras = Extras { date_us, trace_id: own_id, guests: options, ..Extras::default() };
+    let extras = Extras { date_us, trace_id: own_id, guests: options, tsc2nsec, maps: outcome.maps, ..Extras::default() };
     let mut guest_files = Vec::new();
     for g in guests {
         guest_files.push(g.finish(plan, None)?);
@@ -82,6 +128,7 @@ fn record(plan: &Plan) -> anyhow::Result<ExitCode> {
         format!("the raw data remain in {}; see the command restore", names.join(" "))
     })?;
     data.iter().flatten().for_each(Raw::remove);
+    drop(pid_file);
     if !plan.quiet {
         let mut err = std::io::stderr().lock();
         let _ = tracefile::print_offsets(&summary, &mut err);
@@ -91,7 +138,7 @@ fn record(plan: &Plan) -> anyhow::Result<ExitCode> {
         let _ = stats::print_lost(&facts, &mut std::io::stdout().lock());
         let _ = stats::print_advice(&facts, &sizes, &mut err);
     }
-    Ok(status.filter(|_| plan.exit_status).map_or(ExitCode::SUCCESS, ExitCode::from))
+    Ok(outcome.status.filter(|_| plan.exit_status).map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
 /// Asks the agents of all guests to record.
@@ -100,61 +147,107 @@ fn start_guests(plan: &Plan, session: &Session, own_id: u64) -> anyhow::Result<V
     plan.guests.iter().enumerate().map(start).collect()
 }
 
-/// From switching on to the moment when tracing is to stop. Gives the command's status, if there was one.
-pub(crate) fn trace(plan: &Plan, session: &Session, signals: &Signals) -> anyhow::Result<Option<u8>> {
+/// Our own stdout becomes stderr; gives the original one, for the command.
+pub(crate) fn stdout_to_stderr() -> anyhow::Result<File> {
+    let original = std::io::stdout().as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdout(std::io::stderr()).context("--stderr")?;
+    Ok(File::from(original))
+}
+
+/// From switching on to the moment when tracing is to stop.
+pub(crate) fn trace(
+    plan: &Plan,
+    session: &Session,
+    signals: &Signals,
+    stdout: Option<File>,
+    background: Option<Background>,
+) -> anyhow::Result<Outcome> {
     if plan.command.is_empty() {
         session.limit_to(plan, None)?;
         if !plan.keep_before {
             session.switch_on()?;
         }
-        wait_without_command(plan, session, signals)?;
-        return Ok(None);
+        return wait_without_command(plan, session, signals, background);
     }
     let switches: Vec<&File> = session.buffers.iter().map(|a| &a.switch).collect();
-    let how = child::Start { user: plan.user.as_deref(), switches, stdout: None };
+    let how = child::Start { user: plan.user.as_deref(), switches, stdout };
     let held = child::hold(&plan.command, how)?;
     session.limit_to(plan, Some(held.pid))?;
-    run_command(held, signals)
+    let follow = plan.buffers.iter().any(|b| b.follow);
+    let watcher = match plan.buffers.iter().any(|b| b.proc_map) {
+        true => Some(Watcher::start(held.pid, follow)?),
+        false => None,
+    };
+    run_command(held, signals, watcher, background)
 }
 
 /// Lets the command run and waits for its end, or for a signal.
-fn run_command(held: Held, signals: &Signals) -> anyhow::Result<Option<u8>> {
-    let pidfd = child::pidfd(held.pid).context("cannot watch the command")?;
+fn run_command(
+    held: Held,
+    signals: &Signals,
+    watcher: Option<Watcher>,
+    background: Option<Background>,
+) -> anyhow::Result<Outcome> {
+    let pidfd = sys::pidfd(held.pid).context("cannot watch the command")?;
     let mut running = held.go()?;
-    match signals.wait(&[pidfd.as_fd()], None)? {
-        Woken::Signal => Ok(None),
-        _ => Ok(Some(child::exit_code(running.wait()?))),
+    if let Some(background) = background {
+        let _ = writeln!(std::io::stdout(), "Send SIGINT/SIGTERM to pid {} to stop recording", std::process::id());
+        background.report();
     }
+    if signals.wait(&[pidfd.as_fd()], None)? == Woken::Signal {
+        return Ok(Outcome::default());
+    }
+    Ok(match watcher {
+        Some(watcher) => {
+            let seen = watcher.join();
+            Outcome { status: Some(seen.status), maps: seen.maps }
+        }
+        None => Outcome { status: Some(child::exit_code(running.wait()?)), maps: Vec::new() },
+    })
 }
 
 /// Waits for Ctrl-C, or for the end of all processes of `-P` when every buffer is limited to some.
-fn wait_without_command(plan: &Plan, session: &Session, signals: &Signals) -> anyhow::Result<()> {
-    let limited = |a: &Active| !plan.buffers[a.index].pids.is_empty();
+fn wait_without_command(
+    plan: &Plan,
+    session: &Session,
+    signals: &Signals,
+    background: Option<Background>,
+) -> anyhow::Result<Outcome> {
+    let of = |a: &Active| &plan.buffers[a.index];
+    let mut mapped: Vec<i32> =
+        session.buffers.iter().filter(|a| of(a).proc_map).flat_map(|a| of(a).pids.clone()).collect();
+    mapped.sort_unstable();
+    mapped.dedup();
+    let mut maps: Vec<_> = mapped.iter().map(|p| procmap::of_process(*p)).collect();
     let mut watched = Vec::new();
-    if session.buffers.iter().all(limited) {
-        let pids = session.buffers.iter().flat_map(|a| &plan.buffers[a.index].pids);
+    let all_limited = session.buffers.iter().all(|a| !of(a).pids.is_empty());
+    if all_limited {
+        let pids = session.buffers.iter().flat_map(|a| &of(a).pids);
         // A process that is gone already is one less to wait for.
-        watched.extend(pids.filter_map(|p| child::pidfd(*p).ok()));
-        if watched.is_empty() {
-            return Ok(());
-        }
-    } else {
+        watched.extend(pids.filter_map(|p| sys::pidfd(*p).ok()));
+    }
+    if let Some(background) = background {
+        let _ = writeln!(std::io::stdout(), "Send SIGINT/SIGTERM to pid {} to stop recording", std::process::id());
+        background.report();
+    } else if !all_limited {
         // Where scripts look for it: not even -q holds it back.
         let _ = writeln!(std::io::stdout(), "Hit Ctrl^C to stop recording");
     }
-    loop {
+    while !(all_limited && watched.is_empty()) {
         let fds: Vec<_> = watched.iter().map(AsFd::as_fd).collect();
         match signals.wait(&fds, None)? {
-            Woken::Ready(at) => {
-                watched.swap_remove(at);
-                if watched.is_empty() {
-                    return Ok(());
-                }
-            }
-            Woken::Signal => return Ok(()),
+            Woken::Ready(at) => drop(watched.swap_remove(at)),
+            Woken::Signal => break,
             Woken::Timeout => {}
         }
     }
+    // Who still lives has the fuller map now.
+    for (pid, text) in mapped.iter().zip(&mut maps) {
+        if let Some(now) = procmap::of_process(*pid) {
+            *text = Some(now);
+        }
+    }
+    Ok(Outcome { status: None, maps: maps.into_iter().flatten().collect() })
 }
 
 /// The recorders of all buffers.

@@ -32,7 +32,6 @@ use super::{
     tls::{self, Identity},
 };
 use crate::{
-    child,
     cmd::{extract, record},
     plan::Plan,
     recorder::{self, Raw, Settings},
@@ -75,8 +74,9 @@ pub fn options(plan: &Plan) -> Result<Options> {
 /// # Errors
 /// The listener cannot be reached at the start, or the kernel refuses what was asked for. A listener that goes away later
 /// is no error: see [`LINK_BROKE`].
-pub fn record(plan: &Plan) -> Result<ExitCode> {
+pub fn record(plan: &Plan, background: Option<crate::sys::Background>) -> Result<ExitCode> {
     let signals = Signals::block()?;
+    let command_stdout = if plan.stderr { Some(record::stdout_to_stderr()?) } else { None };
     let mut session = Session::open(plan)?;
     let options = options(plan)?;
     session.configure(plan)?;
@@ -110,7 +110,9 @@ pub fn record(plan: &Plan) -> Result<ExitCode> {
     if !plan.no_filter {
         session.leave_out(&senders.iter().flatten().map(|s| s.tid).collect::<Vec<_>>());
     }
-    let status = record::trace(plan, &session, &signals)?;
+    let pid_file = background.is_some().then(record::PidFile::create).transpose()?;
+    let outcome = record::trace(plan, &session, &signals, command_stdout, background)?;
+    let status = outcome.status;
     let stopped = session.switch_off();
     senders.iter().flatten().for_each(|s| s.stop.stop());
     let facts = session.buffers.iter().map(|a| BufferFacts::read(&a.instance, false)).collect::<Result<Vec<_>>>()?;
@@ -128,6 +130,7 @@ pub fn record(plan: &Plan) -> Result<ExitCode> {
     } else {
         session.end()?;
     }
+    drop(pid_file);
     let mut unsaid = None;
     for ((link, ends), facts) in links.into_iter().zip(&ends).zip(&facts) {
         if let Err(e) = link.close(&last_words(ends, facts, &meta)) {
@@ -259,7 +262,7 @@ pub(super) fn start(plan: &Plan, a: &Active, sinks: Vec<DataSink>) -> Result<Vec
         let how = how.clone();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name(format!("recorder {cpu}")).spawn(move || {
-            let priority = how.priority.map_or(Ok(()), child::set_fifo_priority);
+            let priority = how.priority.map_or(Ok(()), crate::sys::set_fifo_priority);
             let _ = ready.send(nix::unistd::gettid().as_raw());
             priority.context("cannot set the priority")?;
             send(reader, sink, cpu, &how)
