@@ -152,9 +152,7 @@ fn tsc_of_cpu(cpu: u32) -> anyhow::Result<(u32, u32)> {
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().map_or(4096, |n| n as usize);
     // SAFETY: a new mapping of a page that the kernel keeps for this descriptor; nothing of ours lies at the address it chooses.
-    let page = unsafe {
-        libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ, libc::MAP_SHARED, fd.as_raw_fd(), 0)
-    };
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
     if page == libc::MAP_FAILED {
         return Err(std::io::Error::last_os_error()).context("cannot map the page of a perf event");
     }
@@ -183,7 +181,8 @@ mod tests {
         // Where perf is not there or not permitted the message says so; where it is, a tick is between 0.1 and 10 ns.
         match tsc_to_ns(&[0]) {
             Ok((mult, shift)) => {
-                let ns = f64::from(mult) / f64::from(1u32 << shift.min(31)) / f64::from(1u32 << shift.saturating_sub(31));
+                let ns =
+                    f64::from(mult) / f64::from(1u32 << shift.min(31)) / f64::from(1u32 << shift.saturating_sub(31));
                 assert!((0.1..10.0).contains(&ns), "{mult} >> {shift}");
             }
             Err(e) => assert!(format!("{e:#}").contains("TSC"), "{e:#}"),

@@ -135,7 +135,12 @@ pub mod complete {
         Command::new("complete")
             .hide(true)
             .arg(Arg::new("kind").required(true).value_parser([
-                "events", "tracers", "instances", "options", "clocks", "functions",
+                "events",
+                "tracers",
+                "instances",
+                "options",
+                "clocks",
+                "functions",
             ]))
             .arg(Arg::new("prefix").default_value("").allow_hyphen_values(true))
     }
@@ -228,7 +233,12 @@ mod tests {
             bash("tracecmd")
         );
         let Ok(out) = std::process::Command::new("bash").arg("-c").arg(&script).output() else { return };
-        assert_eq!(String::from_utf8_lossy(&out.stdout), "sched sched:sched_switch\nsched_switch\nstatic\n", "{}", String::from_utf8_lossy(&out.stderr));
+        assert_eq!(
+            String::from_utf8_lossy(&out.stdout),
+            "sched sched:sched_switch\nsched_switch\nstatic\n",
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
     }
 
     #[test]

@@ -20,8 +20,8 @@ use crate::recorder::{self, Raw, Recorder, Settings};
 use crate::session::{Active, Session};
 use crate::signal::{Signals, Woken};
 use crate::sys::{self, Background, Split};
-use crate::{procmap, stats};
 use crate::tracefile::{self, BufferFacts, Extras};
+use crate::{procmap, stats};
 
 /// The options of `record`.
 pub fn command() -> Command {
@@ -56,7 +56,8 @@ pub(crate) struct PidFile;
 
 impl PidFile {
     pub(crate) fn create() -> anyhow::Result<PidFile> {
-        std::fs::write(PID_FILE, format!("{}\n", std::process::id())).with_context(|| format!("cannot write {PID_FILE}"))?;
+        std::fs::write(PID_FILE, format!("{}\n", std::process::id()))
+            .with_context(|| format!("cannot write {PID_FILE}"))?;
         Ok(PidFile)
     }
 }
@@ -102,15 +103,13 @@ fn record(plan: &Plan, background: Option<Background>) -> anyhow::Result<ExitCod
     let outcome = trace(plan, &session, &signals, command_stdout, background)?;
     let stopped = session.switch_off();
     recorders.stop();
-    let facts = session
-        .buffers
-        .iter()
-        .map(|a| BufferFacts::read(&a.instance, latency))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let facts =
+        session.buffers.iter().map(|a| BufferFacts::read(&a.instance, latency)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut data = recorders.join(&session)?;
     stopped?;
     let options = guests.iter().map(guest::Session::option).collect();
-    let extras = Extras { date_us, trace_id: own_id, guests: options, tsc2nsec, maps: outcome.maps, ..Extras::default() };
+    let extras =
+        Extras { date_us, trace_id: own_id, guests: options, tsc2nsec, maps: outcome.maps, ..Extras::default() };
     let mut guest_files = Vec::new();
     for g in guests {
         guest_files.push(g.finish(plan, None)?);
