@@ -3,12 +3,15 @@
 pub mod agent;
 pub mod attach;
 pub mod buffers;
+pub mod check_events;
 pub mod clear;
 pub mod convert;
 pub mod dump;
 pub mod extract;
 pub mod help;
+pub mod list;
 pub mod listen;
+pub mod options;
 pub mod record;
 pub mod record_options;
 pub mod report;
@@ -22,6 +25,7 @@ pub mod split;
 pub mod sqlhist;
 pub mod stack;
 pub mod start;
+pub mod stat;
 pub mod stop;
 
 pub mod completions;
