@@ -5,6 +5,7 @@ pub mod cli;
 pub mod cmd;
 pub mod date;
 pub mod dump;
+pub mod export;
 pub mod files;
 pub mod log;
 pub mod net;

@@ -110,7 +110,14 @@ pub fn slim(meta: &mut Metadata, file: &TraceFile, used: &Used) {
         for line in text.split_inclusive(|b| *b == b'\n') {
             let hex = line.split(|b| *b == b' ').next().unwrap_or_default();
             let address = std::str::from_utf8(hex).ok().and_then(|h| u64::from_str_radix(h, 16).ok());
-            if address.is_none_or(|a| used.addresses.contains(&a) || Some(a) == first || Some(a) == last) {
+            // Of several names for an address only the one that is shown: which one that is would change with the number of symbols.
+            let shown = |a| {
+                let name = line.split(|b| *b == b' ').nth(2).unwrap_or_default();
+                let name = name.split(|b| matches!(b, b'\t' | b'\n')).next().unwrap_or_default();
+                decoder.symbols().find(a).is_none_or(|s| s.name == name)
+            };
+            let wanted = |a| used.addresses.contains(&a) || Some(a) == first || Some(a) == last;
+            if address.is_none_or(|a| wanted(a) && shown(a)) {
                 kept.extend_from_slice(line);
             }
         }

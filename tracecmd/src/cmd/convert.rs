@@ -15,6 +15,7 @@ use trace_dat::{
 };
 
 use crate::cli::Ctx;
+use crate::export;
 use crate::files::{self, progress::Progress};
 
 /// Defines the options.
@@ -63,6 +64,13 @@ pub fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("keep what can be read of a damaged file"),
         )
+        .arg(
+            Arg::new("to")
+                .long("to")
+                .value_name("FORMAT")
+                .value_parser(["perfetto", "chrome", "ctf"])
+                .help("write for another program"),
+        )
         .arg(path("word", "OUTPUT").help("file to write"))
 }
 
@@ -90,6 +98,14 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     let damaged = files::warn(&cx.program, &file);
     if damaged && !how.salvage {
         bail!("{} is damaged; nothing was written (--salvage keeps what can be read)", input.display());
+    }
+    if let Some(format) = m.get_one::<String>("to") {
+        let unknown = export::export(&file, format, output)?;
+        if unknown > 0 {
+            eprintln!("{}: {unknown} events have no format and were left out", cx.program);
+        }
+        let damaged = files::warn(&cx.program, &file);
+        return Ok(if damaged { ExitCode::FAILURE } else { ExitCode::SUCCESS });
     }
     let result = convert(&file, FileHead { version, codec, ..FileHead::of(&file) }, how, output);
     files::warn(&cx.program, &file);
