@@ -81,6 +81,8 @@ pub const COMMANDS: &[Entry] = commands! {
     "split" Mix split "cut a file into pieces by time, events or sub-buffers"
     "convert" Mix convert "write a file again in another version or compression"
     "dump" Mix dump "show what a file holds beside its events"
+    "hist" Mix hist "count functions and events with their callers"
+    "mem" Mix mem "show which kernel functions hold memory"
     "completions" Mix completions "print a completion script for bash, zsh or fish"
     "complete" Mix complete "words of the running kernel, for completion scripts"
     "man" Mix man "write manual pages into a directory"

@@ -380,6 +380,7 @@ impl Profile {
             known = true;
             let value = pair.start_match.get(dec, rec.data);
             let task = pair.start_pid.map_or(pid, |p| p.get_signed(dec, rec.data));
+            self.tasks.entry(task).or_default();
             let scope = pair.scope(task, rec.cpu);
             let owner = match (pair.per_cpu, pair.hook) {
                 (true, _) => Scope::Cpu(rec.cpu),
