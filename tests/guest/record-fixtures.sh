@@ -1,4 +1,4 @@
-# Records the x86-64 files of fixtures/ with the reference. Runs in a guest (`cargo test -p tracecmd-tests --test fixtures -- --ignored`).
+# Records the x86-64 files of fixtures/ with the reference. Runs in a guest as a guest script.
 # A short symbol table stands in for /proc/kallsyms, so that a file has 100 to 300 KiB instead of 1.7 MiB.
 . /lib.sh
 grep -E ' (vfs_|do_sys|do_syscall|ksys_|__x64_sys_(open|read|write|exec|nano)|schedule|__schedule|entry_SYSCALL|path_open|link_path|try_to_wake|ret_from|kthread|hrtimer|tick_|security_file|rw_verify|fsnotify|kmem_cache|kmalloc|kfree|filp|dput|mntput|pipe_)' \
@@ -22,7 +22,6 @@ case $K in
   R date-mono --date -C mono -e signal -e task sh /tmp/w
   ;;
 6.12)
-  R function-stack -p function -l vfs_read --func-stack ls /
   R fgraph-v6 --file-version 6 -p function_graph -g do_sys_openat2 --max-graph-depth 4 ls /proc/self
   R net -e net -e sock -e skb -e tcp -e icmp sh /tmp/w
   R lost -p function -b 4 -s 300000 ls -R /proc/self

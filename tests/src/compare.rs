@@ -11,6 +11,8 @@ pub const BASIC: [&str; 5] = ["", "-l", "-R", "-t", "-N"];
 pub struct Report {
     /// Whether it ended with status zero.
     pub success: bool,
+    /// Whether a signal ended it.
+    pub killed: bool,
     /// Standard output.
     pub text: Vec<u8>,
     /// Standard error.
@@ -32,6 +34,7 @@ pub fn report(program: &Path, options: &str, file: &Path) -> Report {
         .unwrap_or_else(|e| panic!("{}: {e}", program.display()));
     Report {
         success: done.status.success(),
+        killed: done.status.code().is_none(),
         text: done.stdout,
         messages: String::from_utf8_lossy(&done.stderr).into_owned(),
     }
