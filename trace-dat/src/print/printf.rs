@@ -285,6 +285,17 @@ pub(crate) fn hex(out: &mut Vec<u8>, v: u64) {
     out.extend_from_slice(b.get(16 - n..).unwrap_or(&[]));
 }
 
+/// A number in base 16 with zeros in front, `width` digits at least (16 at most).
+#[inline]
+pub(crate) fn hex_zeros(out: &mut Vec<u8>, v: u64, width: usize) {
+    let n = (64 - (v | 1).leading_zeros() as usize).div_ceil(4).max(width);
+    let mut b = [0u8; 16];
+    for (two, byte) in b.chunks_exact_mut(2).zip(v.to_be_bytes()) {
+        two.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    }
+    out.extend_from_slice(b.get(16usize.saturating_sub(n)..).unwrap_or(&[]));
+}
+
 /// A byte as two hexadecimal digits.
 #[inline]
 pub(crate) fn hex2(out: &mut Vec<u8>, b: u8) {
@@ -529,6 +540,19 @@ pub(crate) fn uuid(out: &mut Vec<u8>, b: [u8; 16], upper: bool, guid: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zeros_in_front_as_the_general_way_prints_them() {
+        for width in 1..=16 {
+            for v in [0, 1, 0xf, 0x10, 0xffff_ffff, 1 << 32, u64::MAX, 0x123_4567_89ab_cdef] {
+                let (mut fast, mut general) = (Vec::new(), Vec::new());
+                hex_zeros(&mut fast, v, width);
+                let spec = Spec { zero: true, width: width as u16, long: 1, ..Spec::default() };
+                number(&mut general, v, b'x', &spec);
+                assert_eq!(fast, general, "{width} {v:#x}");
+            }
+        }
+    }
 
     fn num(format: &str, v: i64) -> String {
         let p = pieces(format.as_bytes()).unwrap();

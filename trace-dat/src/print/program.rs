@@ -24,6 +24,11 @@ pub(crate) enum Op {
     I64(Node),
     U64(Node),
     X64(Node),
+    /// `%0Nlx`: 64 bits in base 16 with zeros in front, so many digits at least.
+    Hex0 {
+        width: u8,
+        node: Node,
+    },
     /// Any other number.
     Num {
         spec: Spec,
@@ -200,6 +205,11 @@ fn number_op(spec: Spec, conv: u8, star: Option<Node>, node: Node) -> Op {
             (1 | 2, b'x') => return Op::X64(node),
             _ => {}
         }
+    }
+    // `%08lx`: what system call events have for every argument.
+    let zeros = Spec { long: spec.long, zero: true, width: spec.width, ..Spec::default() };
+    if spec == zeros && star.is_none() && conv == b'x' && spec.long >= 1 && (1..=16).contains(&spec.width) {
+        return Op::Hex0 { width: spec.width as u8, node };
     }
     Op::Num { spec, conv, star, node }
 }
@@ -581,6 +591,7 @@ pub(crate) fn run(ops: &[Op], cx: &Cx<'_>, out: &mut Vec<u8>) {
             Op::I64(n) => printf::idec(out, n.eval(cx) as i64),
             Op::U64(n) => printf::dec(out, n.eval(cx)),
             Op::X64(n) => printf::hex(out, n.eval(cx)),
+            Op::Hex0 { width, node } => printf::hex_zeros(out, node.eval(cx), usize::from(*width)),
             Op::Num { spec, conv, star, node } => {
                 printf::number(out, node.eval(cx), *conv, &with_star(spec, star, cx));
             }

@@ -81,25 +81,32 @@ struct Named<'a> {
 
 /// What a thread remembers about one input.
 struct Cache<'a> {
-    pids: Box<[PidText; PIDS]>,
-    /// By event id.
-    events: Vec<Option<Named<'a>>>,
+    pids: Pids,
+    events: Events<'a>,
 }
 
-impl<'a> Cache<'a> {
+impl Cache<'_> {
     fn new() -> Self {
-        Cache { pids: Box::new([PidText { pid: 0, len: 0, text: [0; PID_TEXT] }; PIDS]), events: Vec::new() }
+        Cache {
+            pids: Pids(Box::new([PidText { pid: 0, len: 0, text: [0; PID_TEXT] }; PIDS])),
+            events: Events(Vec::new()),
+        }
     }
+}
 
+/// The events seen so far, by id.
+struct Events<'a>(Vec<Option<Named<'a>>>);
+
+impl<'a> Events<'a> {
     /// The event of a record; the search in the file's table is done once for each event.
     #[inline(always)]
-    fn event(&mut self, stream: &'a Stream, data: &[u8], paint: Paint) -> Option<&Named<'a>> {
+    fn get(&mut self, stream: &'a Stream, data: &[u8], paint: Paint) -> Option<&Named<'a>> {
         let id = stream.dec.endian().u16(*data.first_chunk::<2>()?);
         let at = usize::from(id);
-        if self.events.get(at).is_none_or(Option::is_none) {
+        if self.0.get(at).is_none_or(Option::is_none) {
             self.learn(stream, id, paint)?;
         }
-        self.events.get(at)?.as_ref()
+        self.0.get(at)?.as_ref()
     }
 
     #[cold]
@@ -109,17 +116,22 @@ impl<'a> Cache<'a> {
         paint.start(&mut column, color::EVENT);
         layout::push_event_name(&mut column, event.name.as_bytes());
         paint.end(&mut column);
-        if self.events.len() <= usize::from(id) {
-            self.events.resize(usize::from(id) + 1, None);
+        if self.0.len() <= usize::from(id) {
+            self.0.resize(usize::from(id) + 1, None);
         }
-        *self.events.get_mut(usize::from(id))? = Some(Named { event, column: column.into() });
+        *self.0.get_mut(usize::from(id))? = Some(Named { event, column: column.into() });
         Some(())
     }
+}
 
+/// `COMM-PID` texts of the pids seen last.
+struct Pids(Box<[PidText; PIDS]>);
+
+impl Pids {
     /// Appends `COMM-PID`. Only a known name is kept: an unknown one may be learnt later, a known one never changes.
     #[inline(always)]
-    fn comm_pid(&mut self, out: &mut Vec<u8>, stream: &Stream, pid: i32, seq: u64, columns: &Columns) {
-        let place = &mut self.pids[pid as u32 as usize % PIDS];
+    fn push(&mut self, out: &mut Vec<u8>, stream: &Stream, pid: i32, seq: u64, columns: &Columns) {
+        let place = &mut self.0[pid as u32 as usize % PIDS];
         if place.pid == pid && place.len > 0 {
             out.extend_from_slice(place.text.get(..usize::from(place.len)).unwrap_or_default());
             return;
@@ -168,11 +180,10 @@ impl<'a> LinePrinter<'a> {
             push_marks(out, extra, rec.cpu, columns.paint);
         }
         let (pid, flags, preempt) = stream.common.read(rec.data);
+        let Cache { pids, events } = cache;
         // Looked up before the columns, because an event that is not in the file changes all of them.
-        if cache.event(stream, rec.data, columns.paint).is_none() {
-            push_unknown(out, columns, flags, line.diff);
-        } else {
-            cache.comm_pid(out, stream, pid, line.seq, columns);
+        if let Some(Named { event, column }) = events.get(stream, rec.data, columns.paint) {
+            pids.push(out, stream, pid, line.seq, columns);
             layout::push_cpu(out, rec.cpu, columns.latency);
             if columns.raw {
                 out.extend_from_slice(b"-0x");
@@ -191,19 +202,19 @@ impl<'a> LinePrinter<'a> {
             if columns.ts_diff {
                 layout::push_ts_diff(out, line.diff);
             }
-            if let Some(Named { event, column }) = cache.event(stream, rec.data, columns.paint) {
-                out.extend_from_slice(column);
-                let info = out.len();
-                let cx = PrintCx { dec: &stream.dec, event, rec: *rec, ts: line.ts, note: line.note, seq: line.seq };
-                stream.dec.print_info(&cx, out);
-                // A text of several lines, as that of a stack, has its own newline at the end.
-                if out.len() > info && out.last() == Some(&b'\n') {
-                    out.pop();
-                }
-                if columns.guard {
-                    color::disarm(out, info);
-                }
+            out.extend_from_slice(column);
+            let info = out.len();
+            let cx = PrintCx { dec: &stream.dec, event, rec: *rec, ts: line.ts, note: line.note, seq: line.seq };
+            stream.dec.print_info(&cx, out);
+            // A text of several lines, as that of a stack, has its own newline at the end.
+            if out.len() > info && out.last() == Some(&b'\n') {
+                out.pop();
             }
+            if columns.guard {
+                color::disarm(out, info);
+            }
+        } else {
+            push_unknown(out, columns, flags, line.diff);
         }
         if let Some(extra) = line.extra {
             if let Some(nanos) = extra.wakeup {

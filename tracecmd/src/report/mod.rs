@@ -63,6 +63,9 @@ pub fn run(program: &str, mut options: ReportOptions) -> Result<ExitCode> {
     let inputs = Inputs::open(&options)?;
     let terminal = io::stdout().is_terminal();
     let pager = if options.pager && terminal { Pager::start()? } else { None };
+    if pager.is_none() {
+        end_on_interrupt(program);
+    }
     let code = match &pager {
         Some(pager) => show(&options, &inputs, terminal, &mut pager.input()?)?,
         None => show(&options, &inputs, terminal, &mut stdout()?)?,
@@ -72,6 +75,37 @@ pub fn run(program: &str, mut options: ReportOptions) -> Result<ExitCode> {
     }
     let damaged = tell_damage(program, &inputs);
     Ok(if damaged && code == 0 { ExitCode::FAILURE } else { ExitCode::from(code) })
+}
+
+/// Has Ctrl-C end the report as the reference ends it: a word on standard error, status 0.
+///
+/// The signal is blocked in all threads that start from here on and taken by one that does nothing else.
+fn end_on_interrupt(program: &str) {
+    use nix::sys::signal::{SigSet, Signal};
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGINT);
+    // A program in the background of a script has it ignored, and must go on.
+    if interrupt_is_ignored() || set.thread_block().is_err() {
+        return;
+    }
+    let program = program.to_owned();
+    let waits = std::thread::Builder::new().name("interrupt".into()).stack_size(64 << 10).spawn(move || {
+        if set.wait().is_ok() {
+            let _ = writeln!(io::stderr(), "{program}: Received SIGINT");
+            std::process::exit(0);
+        }
+    });
+    if waits.is_err() {
+        // Without that thread the signal must end the program itself.
+        let _ = set.thread_unblock();
+    }
+}
+
+/// Whether SIGINT was ignored when this program was started.
+fn interrupt_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:")).map(str::trim);
+    mask.and_then(|m| u64::from_str_radix(m, 16).ok()).is_some_and(|m| m & 1 << (nix::libc::SIGINT - 1) != 0)
 }
 
 /// Standard output without the standard library's line buffer: batches are large.
