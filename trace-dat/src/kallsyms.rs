@@ -277,7 +277,7 @@ fn hex16(b: &[u8; 16]) -> Option<u64> {
 fn hex8(b: [u8; 8]) -> Option<u32> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let v = u64::from_be_bytes(b);
-    let lower = v | 0x20 * ONES; // digits keep their value, letters become small
+    let lower = v | (0x20 * ONES); // digits keep their value, letters become small
     let letter = (v >> 6) & ONES; // 1 for bytes from 0x40 on
     // A byte is a digit when it is '0'..='9' or 'a'..='f'.
     let ok = b.iter().all(u8::is_ascii_hexdigit);
@@ -291,7 +291,7 @@ fn hex8(b: [u8; 8]) -> Option<u32> {
 }
 
 /// Sorts by address; at one address the later line comes first.
-fn sort_by_address(addrs: &mut Vec<u64>, places: &mut Vec<Place>) {
+fn sort_by_address(addrs: &mut [u64], places: &mut Vec<Place>) {
     if !addrs.is_sorted() {
         let mut order: Vec<(u64, u32)> = addrs.iter().zip(0u32..).map(|(a, i)| (*a, i)).collect();
         order.sort(); // kallsyms consists of a few sorted runs, which the stable sort finds

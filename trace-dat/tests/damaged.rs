@@ -108,7 +108,7 @@ fn read_all(file: &TraceFile) -> u64 {
     for part in [&meta.cmdlines, &meta.btf, &meta.modules] {
         let _ = part.as_ref().map(|p| p.read_sized64());
     }
-    let _ = file.latency_texts().iter().map(|(_, p)| p.read()).count();
+    file.latency_texts().iter().for_each(|(_, p)| drop(p.read()));
     let mut m = file.records(&file.time_map(true));
     let (mut n, mut sum) = (0u64, 0u64);
     while let Some(r) = m.next() {
@@ -136,7 +136,7 @@ fn read_all(file: &TraceFile) -> u64 {
 }
 
 fn files() -> Vec<(String, Vec<u8>)> {
-    let cpus = vec![records(1500, 1000, 500, 1), records(700, 1000, 2000, 2)];
+    let cpus = [records(1500, 1000, 500, 1), records(700, 1000, 2000, 2)];
     let mut files = Vec::new();
     for (endian, long_size, version, codec) in [
         (Endian::Little, LongSize::Eight, FileVersion::V6, Codec::None),

@@ -168,6 +168,7 @@ mod tests {
         let pid = held.pid;
         // Where ptrace is forbidden (a sandbox) there is nothing to test.
         let Ok(watcher) = Watcher::start(pid, false) else { return };
+        #[allow(clippy::zombie_processes)] // the watcher waits for it
         let _child = held.go().unwrap();
         let seen = watcher.join();
         assert_eq!(seen.status, 7);

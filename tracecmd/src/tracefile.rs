@@ -178,10 +178,10 @@ pub fn metadata(root: &TraceFs, plan: &Plan, facts: &[BufferFacts], extras: &Ext
             meta.option(RawOption::text(id::LAST_BOOT_INFO, format!("{}:{info}", f.name)));
         }
     }
-    if extras.btf || facts.iter().any(|f| f.arguments) {
-        if let Ok(btf) = std::fs::read("/sys/kernel/btf/vmlinux") {
-            meta.btf(&btf);
-        }
+    if (extras.btf || facts.iter().any(|f| f.arguments))
+        && let Ok(btf) = std::fs::read("/sys/kernel/btf/vmlinux")
+    {
+        meta.btf(&btf);
     }
     if facts.iter().any(|f| f.last_boot.is_some()) {
         meta.modules(&std::fs::read("/proc/modules").unwrap_or_default());

@@ -45,10 +45,8 @@ impl Instance {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => false,
             Err(e) => return Err(Error::io("create", dir.path(), e)),
         };
-        if is_new {
-            if let Some(j) = root.journal() {
-                j.note(Undo::RemoveDir { path: dir.path().to_owned() })?;
-            }
+        if is_new && let Some(j) = root.journal() {
+            j.note(Undo::RemoveDir { path: dir.path().to_owned() })?;
         }
         Ok(Instance { root, dir, name: Some(name.to_owned()), is_new })
     }

@@ -573,7 +573,7 @@ pub fn leftovers(dir: &Path, root: &Path) -> Result<Vec<Leftover>> {
         let time = std::fs::metadata(&path).and_then(|m| m.modified()).ok();
         found.push((time, Leftover { path, pid, notes }));
     }
-    found.sort_by(|a, b| b.0.cmp(&a.0));
+    found.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
     Ok(found.into_iter().map(|(_, l)| l).collect())
 }
 

@@ -110,6 +110,7 @@ impl MappedCpu {
     /// new. A sub-buffer that is still being filled comes again when it has more; `from` says where the new data begins.
     ///
     /// The bytes are a copy: the kernel may go on writing behind them.
+    #[allow(clippy::should_implement_trait)] // what it gives borrows from the reader
     pub fn next(&mut self) -> Result<Option<MappedSubbuf<'_>>> {
         // The exchange is asked for only when all of the present page was handed out: it is what may throw it away.
         for _ in 0..2 {
@@ -256,11 +257,8 @@ pub fn time_conversion(cpu: u32) -> Result<TimeConversion> {
     // struct perf_event_attr of PERF_ATTR_SIZE_VER0: type PERF_TYPE_SOFTWARE (1), size 64, config PERF_COUNT_SW_DUMMY (9),
     // flags disabled (bit 0) and exclude_kernel (bit 5).
     let mut attr = [0u64; 8];
-    let words = |low: u32, high: u32| -> u64 {
-        let (l, h) = (low.to_ne_bytes(), high.to_ne_bytes());
-        u64::from_ne_bytes([l[0], l[1], l[2], l[3], h[0], h[1], h[2], h[3]])
-    };
-    attr[0] = words(1, 64);
+    let (low, high) = (1u32.to_ne_bytes(), 64u32.to_ne_bytes());
+    attr[0] = u64::from_ne_bytes([low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]]);
     attr[1] = 9;
     attr[5] = if cfg!(target_endian = "big") { 1 << 63 | 1 << 58 } else { 1 | 1 << 5 };
     const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;

@@ -46,7 +46,7 @@ impl TraceFs {
     /// The mounted tracefs, or `None`; mounts nothing (the kernel may do so by itself below debugfs).
     pub fn find_mounted() -> Result<Option<TraceFs>> {
         let mounts = file::read_text(Path::new("/proc/mounts"))?;
-        for path in mounts_of(&mounts, "tracefs") {
+        if let Some(path) = mounts_of(&mounts, "tracefs").into_iter().next() {
             return TraceFs::checked(path).map(Some);
         }
         // Entering debugfs/tracing makes kernels from 4.1 on mount tracefs there.

@@ -46,10 +46,11 @@ fn mode<'a>(dec: &Decoder, event: &'a Event) -> &'a Mode {
         if o.raw || chosen(&o.raw_events, event) {
             return Mode::Raw;
         }
-        if !o.no_plugins && !chosen(&o.no_plugin_events, event) {
-            if let Some(p) = crate::plugin::printer_for(dec, event) {
-                return Mode::Plugin(p);
-            }
+        if !o.no_plugins
+            && !chosen(&o.no_plugin_events, event)
+            && let Some(p) = crate::plugin::printer_for(dec, event)
+        {
+            return Mode::Plugin(p);
         }
         Mode::Fmt
     })

@@ -338,10 +338,10 @@ pub(crate) fn adjust(out: &mut Vec<u8>, start: usize, spec: &Spec) {
     let pad = usize::from(spec.width).saturating_sub(out.len().saturating_sub(start));
     if pad > 0 {
         fill(out, b' ', pad);
-        if !spec.minus {
-            if let Some(s) = out.get_mut(start..) {
-                s.rotate_right(pad);
-            }
+        if !spec.minus
+            && let Some(s) = out.get_mut(start..)
+        {
+            s.rotate_right(pad);
         }
     }
 }
@@ -530,10 +530,8 @@ pub(crate) fn uuid(out: &mut Vec<u8>, b: [u8; 16], upper: bool, guid: bool) {
         }
         hex2(out, b[i]);
     }
-    if upper {
-        if let Some(s) = out.get_mut(start..) {
-            s.make_ascii_uppercase();
-        }
+    if upper && let Some(s) = out.get_mut(start..) {
+        s.make_ascii_uppercase();
     }
 }
 

@@ -147,10 +147,11 @@ pub(crate) fn parse_fmt(dec: &Decoder, event: &Event) -> Result<PrintFmt, String
 impl Program {
     /// Compiles the print fmt of an event.
     pub(crate) fn compile(dec: &Decoder, event: &Event) -> Program {
-        if event.system == "ftrace" && event.name == "bprint" {
-            if let Some(b) = super::bprint::Bprint::new(event) {
-                return Program::Bprint(b);
-            }
+        if event.system == "ftrace"
+            && event.name == "bprint"
+            && let Some(b) = super::bprint::Bprint::new(event)
+        {
+            return Program::Bprint(b);
         }
         match parse_fmt(dec, event).and_then(|f| compile_ops(dec, event, &f)) {
             Ok(ops) => Program::Ops(ops.into()),

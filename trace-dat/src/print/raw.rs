@@ -133,14 +133,13 @@ fn plan(f: &Field, id: FieldId, shown: &[Shown], at: &mut usize, _long: LongSize
         let n = shown.len();
         if let Some(k) =
             (0..n).map(|k| (*at + k) % n.max(1)).find(|k| shown.get(*k).is_some_and(|s| s.field == Some(id)))
+            && let Some(s) = shown.get(k)
         {
-            if let Some(s) = shown.get(k) {
-                *at = k + 1;
-                match s.conv {
-                    Conv::Num(conv) => look = Look::Conv { spec: s.spec, conv, prefix: s.prefix },
-                    Conv::Ptr(Ptr::Plain | Ptr::Symbol { .. }) => look = Look::Pointer,
-                    _ => {}
-                }
+            *at = k + 1;
+            match s.conv {
+                Conv::Num(conv) => look = Look::Conv { spec: s.spec, conv, prefix: s.prefix },
+                Conv::Ptr(Ptr::Plain | Ptr::Symbol { .. }) => look = Look::Pointer,
+                _ => {}
             }
         }
     }

@@ -343,7 +343,7 @@ mod tests {
     /// A sub-buffer with this time, commit flags and record words.
     fn subbuf(endian: Endian, ts: u64, flags: u64, words: &[u32]) -> Vec<u8> {
         let mut d = endian.from_u64(ts).to_vec();
-        d.extend(endian.from_u64(flags | words.len() as u64 * 4));
+        d.extend(endian.from_u64(flags | (words.len() as u64 * 4)));
         for w in words {
             d.extend(endian.from_u32(*w));
         }

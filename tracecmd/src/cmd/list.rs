@@ -169,7 +169,7 @@ fn events(fs: &TraceFs, word: Option<&str>, w: &Wanted, out: &mut Vec<u8>) -> an
                 writeln!(out, "system: {s}")?;
                 let text = top.event_format(&s, &e)?;
                 let end = if w.full { text.len() } else { text.find("print fmt:").unwrap_or(text.len()) };
-                out.extend(text[..end].as_bytes());
+                out.extend(&text.as_bytes()[..end]);
             }
             if !w.format || w.triggers || w.filters {
                 writeln!(out, "{s}:{e}")?;

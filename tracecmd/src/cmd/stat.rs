@@ -59,10 +59,11 @@ fn status(i: &Instance, all_options: bool, out: &mut Vec<u8>) -> anyhow::Result<
     if let Some(clock) = i.clock().ok().filter(|c| c != "local") {
         writeln!(out, "\nClock: {clock}")?;
     }
-    if let (Ok(mask), Ok(cpus)) = (i.cpumask(), i.cpus()) {
-        if cpus.iter().any(|c| !mask.contains(*c)) && is_partial(&mask) {
-            writeln!(out, "\nCPU mask: {}", i.dir().read_trimmed("tracing_cpumask")?)?;
-        }
+    if let (Ok(mask), Ok(cpus)) = (i.cpumask(), i.cpus())
+        && cpus.iter().any(|c| !mask.contains(*c))
+        && is_partial(&mask)
+    {
+        writeln!(out, "\nCPU mask: {}", i.dir().read_trimmed("tracing_cpumask")?)?;
     }
     if let Some(us) = i.max_latency_us().ok().filter(|n| *n != 0) {
         writeln!(out, "\nMax Latency: {us}")?;
@@ -172,10 +173,10 @@ fn event_files(i: &Instance, out: &mut Vec<u8>) -> anyhow::Result<()> {
             if let Ok(Some(filter)) = i.event_filter(&EventTarget::Event(s.clone(), e.clone())) {
                 filters.push(format!("{s}:{e} \"{filter}\""));
             }
-            if let Ok(lines) = i.trigger_lines(&s, &e) {
-                if !lines.is_empty() {
-                    triggers.push(format!("{s}:{e} \"{}\"", lines.join("\n")));
-                }
+            if let Ok(lines) = i.trigger_lines(&s, &e)
+                && !lines.is_empty()
+            {
+                triggers.push(format!("{s}:{e} \"{}\"", lines.join("\n")));
             }
         }
     }

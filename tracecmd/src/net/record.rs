@@ -368,8 +368,8 @@ fn send(mut reader: CpuReader, mut sink: NetSink, cpu: u32, how: &Settings) -> R
                 Err(e) => return Err(e.into()),
             }
         }
-        while !splice {
-            let Some(bytes) = reader.read()? else { break };
+        // Without splice one sub-buffer at a time.
+        while let Some(bytes) = if splice { None } else { reader.read()? } {
             moved = true;
             // A partly filled sub-buffer means that the reader has caught up with the writer.
             let full = is_nearly_full(bytes);

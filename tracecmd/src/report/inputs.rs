@@ -82,7 +82,7 @@ impl Inputs {
 }
 
 fn open_one(options: &ReportOptions, arg: &InputArg) -> Result<Input> {
-    let threads = options.threads.map_or_else(default_threads, |n| n);
+    let threads = options.threads.unwrap_or_else(default_threads);
     // Printing needs the cores more than unpacking does: one thread keeps ahead of many that print.
     let open = OpenOptions::new().threads(if threads > 1 { (threads / 4).clamp(1, 4) } else { 0 });
     let file = open.open(&arg.path)?;

@@ -2,7 +2,6 @@
 //!
 //! Some options belong to the input named before them, and count for all inputs when they stand before the first one.
 
-use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -288,7 +287,7 @@ impl ReportOptions {
 }
 
 fn path(opt: &Opt) -> PathBuf {
-    PathBuf::from(opt.value.clone().unwrap_or_else(OsString::new))
+    PathBuf::from(opt.value.clone().unwrap_or_default())
 }
 
 fn list(text: &str) -> impl Iterator<Item = String> + '_ {
@@ -394,6 +393,8 @@ pub fn base_name(path: &std::path::Path) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
 
     fn parse(line: &str) -> Result<ReportOptions> {
