@@ -143,7 +143,7 @@ impl<W: Write> Sink for Perfetto<W> {
                 let field = match name {
                     "sched_wakeup" => 17,
                     "sched_waking" => 20,
-                    _ => 21,
+                    _ => 114,
                 };
                 event.message(field, &m);
             }
