@@ -113,7 +113,8 @@ impl MappedCpu {
     #[allow(clippy::should_implement_trait)] // what it gives borrows from the reader
     pub fn next(&mut self) -> Result<Option<MappedSubbuf<'_>>> {
         // The exchange is asked for only when all of the present page was handed out: it is what may throw it away.
-        for _ in 0..2 {
+        // The first exchange may only mark the page as read, the second then brings the next one.
+        for _ in 0..4 {
             let meta = self.meta();
             if self.reader_id != Some(meta.reader_id) {
                 // Of the first page others may have read a part.

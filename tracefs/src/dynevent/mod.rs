@@ -310,7 +310,8 @@ impl TraceFs {
         let kind = event.kind();
         let file = match (kind, kind.own_file()) {
             (DynEventKind::Synth, _) if self.dir().exists("dynamic_events") => "dynamic_events",
-            (_, Some(own)) if self.dir().exists(own) => own,
+            // `dynamic_events` exists without kprobes too, and then only says that a line is wrong.
+            (_, Some(own)) => own,
             _ => "dynamic_events",
         };
         let what = match kind {
