@@ -127,7 +127,8 @@ fn table_value(e: &Expr, long: LongSize) -> Option<u64> {
     match e {
         Expr::Atom(a) | Expr::Text(a) => Some(word_value(a)),
         Expr::Cast(_, e) => table_value(e, long),
-        Expr::Unary(..) | Expr::Binary(..) => const_num(e, long),
+        // A result below zero counts as -1, whatever it is.
+        Expr::Unary(..) | Expr::Binary(..) => const_num(e, long).map(|v| if (v as i64) < 0 { u64::MAX } else { v }),
         _ => None,
     }
 }
