@@ -1,4 +1,5 @@
-//! Prints time, name and text of every event: `dump_events [-R] [-N] FILE...`.
+//! Prints time, name and text of every event: `dump_events [-R] [-N] FILE...`. With `-c` it lists the events whose print fmt
+//! cannot be understood instead.
 
 use std::io::Write;
 
@@ -8,12 +9,13 @@ use trace_dat::{
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (mut raw, mut no_plugins) = (false, false);
+    let (mut raw, mut no_plugins, mut check) = (false, false, false);
     let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
     let mut text = Vec::new();
     for arg in std::env::args().skip(1) {
         match arg.as_str() {
             "-R" => raw = true,
+            "-c" => check = true,
             "-N" => no_plugins = true,
             path => {
                 let file = TraceFile::open(path)?;
@@ -21,6 +23,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 parts.options.raw = raw;
                 parts.options.no_plugins = no_plugins;
                 let dec = Decoder::new(parts);
+                if check {
+                    for (event, why) in dec.check_events() {
+                        writeln!(out, "{event}: {why}")?;
+                    }
+                    continue;
+                }
                 let mut records = file.records(&file.time_map(true));
                 let mut seq = 0;
                 while let Some(r) = records.next() {

@@ -119,9 +119,11 @@ impl Event {
                 } else {
                     common.push(f);
                 }
-            } else if let Some(i) = l.strip_prefix("print fmt:") {
-                let rest = text.get(at..).unwrap_or("");
-                print_fmt = format!("{i} {rest}").trim().to_owned();
+            } else if l.starts_with("print fmt:") {
+                // A string in it may hold line ends, so all that follows belongs to it.
+                let rest = text.get(start..).unwrap_or("");
+                let (_, fmt) = rest.split_once("print fmt:").unwrap_or_default();
+                print_fmt = fmt.trim().to_owned();
                 break;
             }
         }

@@ -532,8 +532,17 @@ impl<'a> Parser<'a> {
             comma(t)?;
             let value = table_value(&value, self.long).ok_or("a value of a table is no constant")?;
             let (name, t) = self.full_arg()?;
+            let mut name = name;
+            // `((void *)0)` ends the tables of some events.
+            while let Expr::Cast(_, inner) = name {
+                name = *inner;
+            }
             let name = match name {
                 Expr::Atom(n) | Expr::Text(n) => n,
+                e @ (Expr::Unary(..) | Expr::Binary(..)) => match const_num(&e, self.long) {
+                    Some(v) => (v as i64).to_string(),
+                    None => return Err("a name of a table is no text".into()),
+                },
                 _ => return Err("a name of a table is no text".into()),
             };
             if t != Token::Delim(b'}') {

@@ -26,7 +26,7 @@ if os.path.basename(ours).startswith("tracecmd"):
 else:
     o = subprocess.run([ours] + [x for x in opts if x != "-l"] + [file], capture_output=True)
     b = split(o.stdout, rb"^(\d+\.\d+): +([\w.-]+): *(.*)$")
-if r.returncode: print("reference exit", r.returncode, "after", a[-1][0] if a else "-")
+if r.returncode: print("reference exit", r.returncode, "after", a[-1][0].decode() if a else "-")
 if o.returncode: print("ours exit", o.returncode, o.stderr.decode()[-300:])
 bad, names = 0, {}
 for i, (x, y) in enumerate(zip(a, b)):

@@ -140,6 +140,9 @@ def payload(t, fields, r, addrs, wild=False):
             return t.num(v, n)
 
         base = f.type + (f.array or "")
+        if not f.dyn and not f.rel and f.array is None and size in (1, 2, 4, 8) and re.search(r"len|size|count|num|nr|cnt|items|bytes|nbytes|argc|bits|_l$", f.name):
+            buf[f.offset:f.offset + size] = t.num(r.choice([0, 1, 2, 4]), size)
+            continue
         if f.dyn or f.rel:
             esz = 1
             ty = f.type.split(None, 1)[1] if " " in f.type else ""
@@ -151,6 +154,7 @@ def payload(t, fields, r, addrs, wild=False):
                 d = r.choice(WORDS).encode("latin1") + b"\0"
             else:
                 d = b"".join(num(esz) for _ in range(r.randrange(0, 6)))
+            if 'char' in ty and not d.endswith(b'\0'): d += b'\0'
             off = end4 + len(tail)
             if f.rel: loc = off - (f.offset + f.size)
             else: loc = off
@@ -166,7 +170,7 @@ def payload(t, fields, r, addrs, wild=False):
             if esz == 1 and r.random() < 0.7:
                 w = r.choice(WORDS).encode("latin1")
                 d = (w + b"\0" + (bytes(size) if r.random() < .5 else bytes(r.getrandbits(8) for _ in range(size))))[:size]
-                if r.random() < 0.1: d = (b"abcdefghij" * (size // 10 + 1))[:size]
+                if r.random() < 0.1 and f is not fields[-1]: d = (b"abcdefghij" * (size // 10 + 1))[:size]
             elif esz in (1, 2, 4, 8): d = b"".join(num(esz) for _ in range(size // esz))
             else: d = bytes(r.getrandbits(8) for _ in range(size))
             buf[f.offset:f.offset + size] = d
