@@ -149,16 +149,23 @@ fn events(i: &Instance, out: &mut Vec<u8>) -> anyhow::Result<()> {
                 writeln!(out, " Individual systems:")?;
                 whole.iter().try_for_each(|s| writeln!(out, "   {s}"))?;
             }
-            if !parts.is_empty() {
+            let mut single = Vec::new();
+            for s in parts {
+                let mut on = i.events_of(&s)?;
+                on.retain(|e| matches!(i.is_enabled(&EventTarget::Event(s.clone(), e.clone())), Ok(EnableState::On)));
+                if !on.is_empty() {
+                    single.push((s, on));
+                }
+            }
+            if !single.is_empty() {
                 writeln!(out, " Individual events:")?;
             }
-            for s in parts {
+            for (s, on) in &single {
                 writeln!(out, "    {s}")?;
-                for e in i.events_of(&s)? {
-                    if matches!(i.is_enabled(&EventTarget::Event(s.clone(), e.clone())), Ok(EnableState::On)) {
-                        writeln!(out, "        {e}")?;
-                    }
-                }
+                on.iter().try_for_each(|e| writeln!(out, "        {e}"))?;
+            }
+            if whole.is_empty() && single.is_empty() {
+                writeln!(out, "  (none enabled)")?;
             }
         }
     }
