@@ -127,7 +127,8 @@ pub fn run(cx: &Ctx, _m: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn systems(fs: &TraceFs, out: &mut Vec<u8>) -> anyhow::Result<()> {
-    for s in fs.top().event_systems()? {
+    // `ftrace`, whose events cannot be switched, is listed too.
+    for s in fs.dir().list_dirs("events")? {
         writeln!(out, "{s}")?;
     }
     writeln!(out)?;
