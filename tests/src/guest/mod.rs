@@ -47,7 +47,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cpus: 2, memory_mb: 1536, limit: Duration::from_secs(420), network: false }
+        Self { cpus: 2, memory_mb: 1536, limit: Duration::from_secs(900), network: false }
     }
 }
 
