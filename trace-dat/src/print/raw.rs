@@ -12,7 +12,7 @@ use crate::{
     print::{
         eval::{Cx, Loc},
         printf::{self, Conv, Piece, Ptr, Spec, Star},
-        program::{parse_fmt, until_nul},
+        program::{parse_fmt, symbol, until_nul},
     },
 };
 
@@ -22,6 +22,12 @@ enum Look {
     Text,
     Bytes,
     Pointer,
+    /// `%p`.
+    Plain,
+    /// A symbol and its address in parentheses.
+    Symbol {
+        offset: bool,
+    },
     /// A conversion of the print fmt, with the `0x` that stands in front of it there.
     Conv {
         spec: Spec,
@@ -63,6 +69,8 @@ struct Shown {
     spec: Spec,
     conv: Conv,
     prefix: bool,
+    /// Nothing follows it in the format.
+    last: bool,
 }
 
 /// The field an argument consists of, through casts.
@@ -78,7 +86,9 @@ fn shown(fmt: &PrintFmt) -> Vec<Shown> {
     let mut all = Vec::new();
     let mut args = fmt.args.iter();
     let mut prefix = false;
-    for p in printf::pieces(fmt.format.as_bytes()).unwrap_or_default() {
+    let pieces = printf::pieces(fmt.format.as_bytes()).unwrap_or_default();
+    let count = pieces.len();
+    for (n, p) in pieces.into_iter().enumerate() {
         match p {
             Piece::Lit(l) => prefix = l.ends_with(b"0x"),
             Piece::Conv(spec, conv) => {
@@ -86,7 +96,7 @@ fn shown(fmt: &PrintFmt) -> Vec<Shown> {
                     args.next();
                 }
                 let field = args.next().and_then(only_field);
-                all.push(Shown { field, spec, conv, prefix });
+                all.push(Shown { field, spec, conv, prefix, last: n + 1 == count });
                 prefix = false;
             }
         }
@@ -128,17 +138,19 @@ fn plan(f: &Field, id: FieldId, shown: &[Shown], at: &mut usize, _long: LongSize
     } else {
         Look::U64
     };
-    if !flags.contains(FieldFlags::ARRAY) {
+    if !flags.contains(FieldFlags::ARRAY) && *at != usize::MAX {
         // The search goes on behind the conversion that was used last and wraps round.
         let n = shown.len();
         if let Some(k) =
             (0..n).map(|k| (*at + k) % n.max(1)).find(|k| shown.get(*k).is_some_and(|s| s.field == Some(id)))
             && let Some(s) = shown.get(k)
         {
-            *at = k + 1;
+            // A search that ended at the very end of the format is not taken up again.
+            *at = if s.last { usize::MAX } else { k + 1 };
             match s.conv {
                 Conv::Num(conv) => look = Look::Conv { spec: s.spec, conv, prefix: s.prefix },
-                Conv::Ptr(Ptr::Plain | Ptr::Symbol { .. }) => look = Look::Pointer,
+                Conv::Ptr(Ptr::Plain) => look = Look::Plain,
+                Conv::Ptr(Ptr::Symbol { offset }) => look = Look::Symbol { offset },
                 _ => {}
             }
         }
@@ -220,6 +232,16 @@ pub(crate) fn print(dec: &Decoder, event: &Event, data: &[u8], seq: u64, out: &m
                 out.push(b']');
             }
             Look::Pointer | Look::Hex => printf::hex0x(out, v()),
+            Look::Plain => printf::plain_pointer(out, v()),
+            Look::Symbol { offset } => {
+                let addr = v();
+                if dec.symbols().find(addr).is_some() {
+                    symbol(&cx, addr, offset, out);
+                }
+                out.extend_from_slice(b" (");
+                printf::hex0x(out, addr);
+                out.push(b')');
+            }
             Look::Conv { spec, conv, prefix } => {
                 if prefix {
                     out.extend_from_slice(b"0x");
