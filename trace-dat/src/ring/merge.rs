@@ -173,12 +173,16 @@ impl Merge {
 
     /// Goes to the first records whose corrected time is not before `ts`.
     pub fn seek(&mut self, ts: u64) {
+        self.seek_by(ts, |_, stream, stored| stream.seek(stored));
+    }
+
+    fn seek_by(&mut self, ts: u64, seek: impl Fn(usize, &mut CpuStream, u64) -> bool) {
         self.handed_out = false;
         self.started = true;
         self.heap.clear();
         for (i, input) in self.inputs.iter_mut().enumerate() {
             let time = &input.time;
-            let mut found = input.stream.seek(time.stored_before(ts));
+            let mut found = seek(i, &mut input.stream, time.stored_before(ts));
             while found && input.stream.head_ts().is_some_and(|t| time.correct(t) < ts) {
                 found = input.stream.advance();
             }
@@ -233,13 +237,25 @@ impl Merge {
             self.rewind();
             return false;
         };
-        let start = |merge: &mut Merge| if more { merge.seek(from) } else { merge.rewind() };
-        start(self);
+        // What is left in the heap is each input's last piece that begins before; where none is left, all pieces were taken.
+        let mut pieces = vec![0; self.inputs.len()];
+        for (_, i, piece) in heap {
+            if let Some(p) = pieces.get_mut(i) {
+                *p = piece;
+            }
+        }
+        let from = if more { from } else { 0 };
+        self.seek_by(from, |i, stream, stored| stream.seek_from(pieces.get(i).copied().unwrap_or(0), stored));
+        let positions: Vec<_> = self.inputs.iter().map(|i| i.stream.save()).collect();
+        let order = self.heap.clone();
         let mut total = 0u64;
         while self.next().is_some() {
             total += 1;
         }
-        start(self);
+        for (input, position) in self.inputs.iter_mut().zip(positions) {
+            input.stream.restore(position);
+        }
+        (self.heap, self.handed_out) = (order, false);
         for _ in 0..total.saturating_sub(n) {
             self.next();
         }

@@ -78,6 +78,19 @@ pub struct SubBuf<'a> {
     pub offset: u64,
 }
 
+/// Where a stream stands, to go back to.
+#[derive(Clone, Debug)]
+pub(crate) struct Position {
+    next: Unit,
+    block: Option<Arc<Block>>,
+    subbuf: usize,
+    subbuf_end: usize,
+    walk: Walk,
+    lost: Lost,
+    cut: bool,
+    head: Option<Head>,
+}
+
 /// The records of one CPU of one buffer.
 ///
 /// Damage is told to the file's warnings and costs only the sub-buffer or chunk that has it.
@@ -349,6 +362,30 @@ impl CpuStream {
         }))
     }
 
+    pub(crate) fn save(&self) -> Position {
+        Position {
+            next: self.next,
+            block: self.block.clone(),
+            subbuf: self.subbuf,
+            subbuf_end: self.subbuf_end,
+            walk: self.walk,
+            lost: self.lost,
+            cut: self.cut,
+            head: self.head,
+        }
+    }
+
+    pub(crate) fn restore(&mut self, p: Position) {
+        self.go_to(p.next);
+        self.block = p.block;
+        self.subbuf = p.subbuf;
+        self.subbuf_end = p.subbuf_end;
+        self.walk = p.walk;
+        self.lost = p.lost;
+        self.cut = p.cut;
+        self.head = p.head;
+    }
+
     /// Goes back to the start, before the first record.
     pub fn rewind(&mut self) {
         self.go_to(Unit::default());
@@ -388,7 +425,12 @@ impl CpuStream {
                 _ => high = middle,
             }
         }
-        self.go_to_probe(low);
+        self.seek_from(low, ts)
+    }
+
+    /// Goes to the first record from the piece `index` on that is not before `ts`. False when there is none.
+    pub(crate) fn seek_from(&mut self, index: u64, ts: u64) -> bool {
+        self.go_to_probe(index);
         // Within a block whole sub-buffers are passed over by their headers.
         self.skip_subbufs(ts);
         while self.advance() {
