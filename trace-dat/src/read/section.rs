@@ -102,18 +102,28 @@ pub struct Part {
     offset: u64,
     size: u64,
     packed: Option<Codec>,
+    /// A count of chunks stands before the packed data, as in buffers.
+    chunks: bool,
 }
 
 impl Part {
     /// A piece that lies unpacked in the file.
     pub(crate) fn plain(source: &Source, endian: Endian, what: &'static str, offset: u64, size: u64) -> Part {
-        Part { source: source.clone(), endian, what, offset, size, packed: None }
+        Part { source: source.clone(), endian, what, offset, size, packed: None, chunks: false }
     }
 
     /// The content of a section.
     pub(crate) fn section(source: &Source, endian: Endian, codec: Codec, what: &'static str, s: &Section) -> Part {
         let packed = s.compressed().then_some(codec);
-        Part { source: source.clone(), endian, what, offset: s.data(), size: s.size, packed }
+        Part {
+            source: source.clone(),
+            endian,
+            what,
+            offset: s.data(),
+            size: s.size,
+            packed,
+            chunks: s.id == id::BUFFER_TEXT,
+        }
     }
 
     /// Where the content lies in the file.
@@ -135,7 +145,17 @@ impl Part {
             return Ok(None);
         }
         let mut c = FileCursor::new(&self.source, self.offset, self.endian);
-        Ok(Some((c.u32(self.what)?, c.u32(self.what)?)))
+        if !self.chunks {
+            return Ok(Some((c.u32(self.what)?, c.u32(self.what)?)));
+        }
+        let (mut all_packed, mut all_unpacked) = (0u32, 0u32);
+        for _ in 0..c.u32(self.what)? {
+            let (packed, unpacked) = (c.u32(self.what)?, c.u32(self.what)?);
+            c.skip(self.what, packed.into())?;
+            all_packed = all_packed.saturating_add(packed);
+            all_unpacked = all_unpacked.saturating_add(unpacked);
+        }
+        Ok(Some((all_packed, all_unpacked)))
     }
 
     /// The content as it is stored when that is compressed: the codec, the packed bytes and their unpacked length.
@@ -160,9 +180,30 @@ impl Part {
             }
             return self.source.read_vec(self.what, self.offset, self.size);
         };
+        if self.chunks {
+            return self.read_chunks(codec);
+        }
         let (packed, unpacked) = self.packed_sizes()?.unwrap_or_default();
         let data = self.source.read_vec(self.what, self.offset.saturating_add(8), packed.into())?;
         Decompressor::new().unpack_vec(codec, self.offset, &data, unpacked.into())
+    }
+
+    /// A latency trace: a count, then chunks, as the data of a CPU.
+    fn read_chunks(&self, codec: Codec) -> Result<Vec<u8>> {
+        let mut c = FileCursor::new(&self.source, self.offset, self.endian);
+        let (mut all, mut unpacker) = (Vec::new(), Decompressor::new());
+        for _ in 0..c.u32(self.what)? {
+            let (packed, unpacked) = (c.u32(self.what)?, c.u32(self.what)?);
+            let at = c.skip(self.what, packed.into())?;
+            let data = self.source.read_vec(self.what, at, packed.into())?;
+            let room = METADATA_MAX.saturating_sub(all.len() as u64);
+            if u64::from(unpacked) > room {
+                let why = "bytes unpacked are more than any latency trace has";
+                return Err(Error::BadValue { what: self.what, offset: at, value: unpacked.into(), why });
+            }
+            all.extend(unpacker.unpack_vec(codec, at, &data, unpacked.into())?);
+        }
+        Ok(all)
     }
 
     /// The content behind the 32-bit size word that stands before kallsyms and printk formats.
@@ -222,5 +263,31 @@ impl Part {
             files(&mut c, &system, into)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compress::Compressor;
+
+    #[test]
+    fn latency_text_is_in_chunks() {
+        let mut f = vec![22, 0, 1, 0]; // BUFFER_TEXT, compressed
+        f.extend([0; 4]); // description
+        f.extend([0; 8]); // size, not used
+        f.extend(2u32.to_le_bytes()); // chunks
+        for text in [b"# tracer: wakeup\n", b"#   second chunk\n"] {
+            let mut packed = Vec::new();
+            Compressor::new(Codec::Zstd).pack(text, &mut packed).expect("packed");
+            f.extend((packed.len() as u32).to_le_bytes());
+            f.extend((text.len() as u32).to_le_bytes());
+            f.extend(packed);
+        }
+        let source = Source::from_bytes("t", f);
+        let s = Section::read(&source, Endian::Little, 0).expect("a section");
+        let part = Part::section(&source, Endian::Little, Codec::Zstd, "latency trace", &s);
+        assert_eq!(part.read().expect("a text"), b"# tracer: wakeup\n#   second chunk\n");
+        assert_eq!(part.packed_sizes().expect("sizes").map(|s| s.1), Some(34));
     }
 }
