@@ -7,7 +7,7 @@ use crate::{
     format::{
         Event, Field, FieldFlags,
         expr::{Expr, FieldId},
-        print_fmt::PrintFmt,
+        print_fmt::{PrintFmt, cast},
     },
     print::{
         eval::{Cx, Loc},
@@ -32,8 +32,11 @@ enum Look {
     Conv {
         spec: Spec,
         conv: u8,
+        mask: u64,
         prefix: bool,
     },
+    /// `%s` of a pointer: the text at that address in the printk formats, else hexadecimal.
+    TextPointer,
     /// `0x` and hexadecimal.
     Hex,
     I32,
@@ -66,6 +69,8 @@ pub(crate) struct RawPlan {
 /// A conversion of the print fmt and the field it shows.
 struct Shown {
     field: Option<FieldId>,
+    /// What the casts around the field leave of it.
+    mask: u64,
     spec: Spec,
     conv: Conv,
     prefix: bool,
@@ -73,16 +78,16 @@ struct Shown {
     last: bool,
 }
 
-/// The field an argument consists of, through casts.
-fn only_field(e: &Expr) -> Option<FieldId> {
+/// The field an argument consists of, through casts, and what they leave of it.
+fn only_field(e: &Expr, long: LongSize) -> Option<(FieldId, u64)> {
     match e {
-        Expr::Field(f) => *f,
-        Expr::Cast(_, e) => only_field(e),
+        Expr::Field(f) => f.map(|f| (f, u64::MAX)),
+        Expr::Cast(ty, e) => only_field(e, long).map(|(f, mask)| (f, cast(ty, mask, long))),
         _ => None,
     }
 }
 
-fn shown(fmt: &PrintFmt) -> Vec<Shown> {
+fn shown(fmt: &PrintFmt, long: LongSize) -> Vec<Shown> {
     let mut all = Vec::new();
     let mut args = fmt.args.iter();
     let mut prefix = false;
@@ -95,8 +100,9 @@ fn shown(fmt: &PrintFmt) -> Vec<Shown> {
                 if spec.star != Star::None {
                     args.next();
                 }
-                let field = args.next().and_then(only_field);
-                all.push(Shown { field, spec, conv, prefix, last: n + 1 == count });
+                let arg = args.next().and_then(|e| only_field(e, long));
+                let (field, mask) = (arg.map(|a| a.0), arg.map_or(0, |a| a.1));
+                all.push(Shown { field, mask, spec, conv, prefix, last: n + 1 == count });
                 prefix = false;
             }
         }
@@ -106,7 +112,10 @@ fn shown(fmt: &PrintFmt) -> Vec<Shown> {
 
 impl RawPlan {
     fn new(dec: &Decoder, event: &Event) -> RawPlan {
-        let shown = parse_fmt(dec, event).map(|f| shown(&f)).unwrap_or_default();
+        // The format of bprint is in its records.
+        let known =
+            if event.system == "ftrace" && event.name == "bprint" { Err(String::new()) } else { parse_fmt(dec, event) };
+        let shown = known.map(|f| shown(&f, dec.long_size())).unwrap_or_default();
         let mut at = 0;
         let fields: Box<[RawField]> = event
             .fields
@@ -119,7 +128,7 @@ impl RawPlan {
     }
 }
 
-fn plan(f: &Field, id: FieldId, shown: &[Shown], at: &mut usize, _long: LongSize) -> RawField {
+fn plan(f: &Field, id: FieldId, shown: &[Shown], at: &mut usize, long: LongSize) -> RawField {
     let flags = f.flags;
     let mut look = if flags.contains(FieldFlags::ARRAY) {
         if flags.contains(FieldFlags::STRING) { Look::Text } else { Look::Bytes }
@@ -148,7 +157,8 @@ fn plan(f: &Field, id: FieldId, shown: &[Shown], at: &mut usize, _long: LongSize
             // A search that ended at the very end of the format is not taken up again.
             *at = if s.last { usize::MAX } else { k + 1 };
             match s.conv {
-                Conv::Num(conv) => look = Look::Conv { spec: s.spec, conv, prefix: s.prefix },
+                Conv::Num(conv) => look = Look::Conv { spec: s.spec, conv, mask: s.mask, prefix: s.prefix },
+                Conv::Str if f.size == long.bytes() => look = Look::TextPointer,
                 Conv::Ptr(Ptr::Plain) => look = Look::Plain,
                 Conv::Ptr(Ptr::Symbol { offset }) => look = Look::Symbol { offset },
                 _ => {}
@@ -174,7 +184,6 @@ impl RawField {
     fn bytes<'a>(&self, cx: &Cx<'a>) -> (usize, &'a [u8]) {
         let (at, len) = match &self.loc {
             Some(loc) => loc.get(cx),
-            None if self.size == 0 => (self.offset as usize, usize::MAX),
             None => (self.offset as usize, self.size as usize),
         };
         let rest = cx.from(at);
@@ -232,6 +241,10 @@ pub(crate) fn print(dec: &Decoder, event: &Event, data: &[u8], seq: u64, out: &m
                 out.push(b']');
             }
             Look::Pointer | Look::Hex => printf::hex0x(out, v()),
+            Look::TextPointer => match dec.printk().get(v()) {
+                Some(t) => out.extend_from_slice(t),
+                None => printf::hex(out, v()),
+            },
             Look::Plain => printf::plain_pointer(out, v()),
             Look::Symbol { offset } => {
                 let addr = v();
@@ -242,11 +255,11 @@ pub(crate) fn print(dec: &Decoder, event: &Event, data: &[u8], seq: u64, out: &m
                 printf::hex0x(out, addr);
                 out.push(b')');
             }
-            Look::Conv { spec, conv, prefix } => {
+            Look::Conv { spec, conv, mask, prefix } => {
                 if prefix {
                     out.extend_from_slice(b"0x");
                 }
-                printf::number(out, v(), conv, &spec);
+                printf::number(out, v() & mask, conv, &spec);
             }
             Look::I32 => printf::idec(out, i64::from(v() as i32)),
             Look::I16 => {

@@ -178,6 +178,9 @@ impl<'a> Pass<'a> {
             // From here on the record is the batch's: the merge may be asked for the next one.
             let visit = {
                 let Some(last) = batch.last() else { continue };
+                if let Some(event) = stream.dec.event_of(last.data) {
+                    stream.dec.visit(event, last.data, seq);
+                }
                 sequencer.visit(&stream.dec, &last, seq, || merge.peek().map(|r| r.record()))
             };
             match visit {
