@@ -60,6 +60,9 @@ impl Session {
     /// # Errors
     /// No tracefs, an unknown tracer or clock, an instance that cannot be made.
     pub fn open(plan: &Plan) -> anyhow::Result<Session> {
+        if matches!(plan.verb, Verb::Record | Verb::Start) && !plan.keep_before {
+            undo_leftovers(&TraceFs::find()?);
+        }
         let journal = Journal::for_session();
         let root = TraceFs::find()?.with_journal(journal.clone());
         let top = root.top();
@@ -517,6 +520,21 @@ fn set_cpumask(i: &Instance, mask: &str) -> anyhow::Result<()> {
         i.set_cpumask_text(mask)?;
     }
     Ok(())
+}
+
+/// Brings back what sessions left behind that were killed. A failure is told and stops nothing.
+fn undo_leftovers(root: &TraceFs) {
+    let found = match tracefs::journal::runtime_dir().map(|dir| tracefs::journal::leftovers(&dir, root.path())) {
+        Some(Ok(found)) => found,
+        Some(Err(e)) => return log::info!("no look for killed sessions: {e}"),
+        None => return,
+    };
+    for leftover in found {
+        log::warn!("a killed session left settings behind: bringing them back");
+        for e in leftover.undo() {
+            log::warn!("not brought back: {e}");
+        }
+    }
 }
 
 /// Removes or makes the instances that `set` names, and nothing else.
