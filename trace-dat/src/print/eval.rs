@@ -210,15 +210,23 @@ impl Node {
 
 /// Turns expressions into [`Node`]s.
 pub(crate) struct Builder<'a> {
+    pub(crate) dec: &'a Decoder,
     pub(crate) event: &'a Event,
     pub(crate) long: LongSize,
 }
 
 impl Builder<'_> {
+    /// A word that is no field and no number is a variable of the kernel (`vmemmap_base`): its address, 0 when unknown.
+    fn address(&self, word: &str) -> u64 {
+        let word = word.trim();
+        let is_name = word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if word.is_empty() || !is_name { 0 } else { self.dec.symbols().address_of(word.as_bytes()).unwrap_or(0) }
+    }
+
     /// The number that an expression stands for; what has no number is 0.
     pub(crate) fn node(&self, e: &Expr) -> Node {
         match e {
-            Expr::Atom(a) => Node::Const(number(a).unwrap_or(0)),
+            Expr::Atom(a) => Node::Const(number(a).unwrap_or_else(|| self.address(a))),
             Expr::Field(Some(id)) => match self.event.field_by_id(*id) {
                 Some(f) if matches!(f.size, 1 | 2 | 4 | 8) => {
                     Node::Load { offset: f.offset as u32, size: f.size as u32 }

@@ -167,7 +167,7 @@ fn lit(text: &str) -> Op {
 
 /// Compiles a parsed print fmt.
 pub(crate) fn compile_ops(dec: &Decoder, event: &Event, fmt: &PrintFmt) -> Result<Vec<Op>, String> {
-    let b = Builder { event, long: dec.long_size() };
+    let b = Builder { dec, event, long: dec.long_size() };
     let mut args = fmt.args.iter();
     let mut ops = Vec::new();
     for piece in printf::pieces(fmt.format.as_bytes())? {
