@@ -103,7 +103,7 @@ pub(crate) fn cast(ty: &str, v: u64, long: LongSize) -> u64 {
         "u8" | "s8" | "char" | "unsigned char" => v & 0xff,
         "u16" | "s16" | "short" | "unsigned short" => v & 0xffff,
         "u32" | "s32" | "int" | "unsigned int" => v & 0xffff_ffff,
-        "long" | "unsigned long" if long == LongSize::Four => v & 0xffff_ffff,
+        "unsigned long" if long == LongSize::Four => v & 0xffff_ffff,
         _ => v,
     }
 }

@@ -286,10 +286,7 @@ impl TextSrc {
         match e {
             Expr::Atom(a) | Expr::Text(a) => TextSrc::Text(bytes(a)),
             Expr::Field(id) => match field(id) {
-                Some(f)
-                    if !f.flags.contains(crate::format::FieldFlags::ARRAY)
-                        && (f.size == b.long.bytes() || f.size == 8) =>
-                {
+                Some(f) if !f.flags.contains(crate::format::FieldFlags::ARRAY) && f.size == b.long.bytes() => {
                     TextSrc::Pointer { offset: f.offset as u32, size: f.size as u32 }
                 }
                 Some(f) => TextSrc::Bytes { offset: f.offset as u32, size: f.size as u32 },
