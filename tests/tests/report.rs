@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use tracecmd_tests::{compare, programs};
+use tracecmd_tests::{compare, programs, skip};
 
 /// Option sets beyond [`compare::BASIC`] that every fixture is reported with.
 const MORE: &[&str] = &[
@@ -46,11 +46,17 @@ fn main() {
     if std::env::var_os("BLESS").is_some() {
         bless(&files);
     }
+    let list = args.list;
     let trials = files.into_iter().flat_map(|file| {
         let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
         expected(&file).into_iter().map(move |case| {
             let file = file.clone();
-            Trial::test(format!("{name} [{}]", case.options), move || check(&file, &case))
+            let title = format!("{name} [{}]", case.options);
+            let open = skip::open(&title);
+            if let (Some(reason), false) = (&open, list) {
+                skip::skip(&title, reason);
+            }
+            Trial::test(title, move || check(&file, &case)).with_ignored_flag(open.is_some())
         })
     });
     libtest_mimic::run(&args, trials.collect()).exit();
