@@ -1,7 +1,7 @@
 //! `report`: the records of trace files as lines of text or JSON.
 //!
 //! One sequential pass ([`engine`]) merges the inputs, decides what is shown and fills batches; these are printed by
-//! many threads ([`batch`], [`line`]) and written in order ([`pipeline`]).
+//! many threads ([`batch`], [`mod@line`]) and written in order ([`pipeline`]).
 
 pub mod batch;
 pub mod debug;
