@@ -4,45 +4,7 @@
 
 use crate::{Endian, Result, cursor::Cursor, read::header::text};
 
-/// Numbers of options.
-pub mod id {
-    /// End of the options.
-    pub const DONE: u16 = 0;
-    /// Difference between trace time and time of day.
-    pub const DATE: u16 = 1;
-    /// Statistics of a CPU's ring buffer.
-    pub const CPUSTAT: u16 = 2;
-    /// A buffer of events.
-    pub const BUFFER: u16 = 3;
-    /// Trace clock.
-    pub const TRACECLOCK: u16 = 4;
-    /// The recording system.
-    pub const UNAME: u16 = 5;
-    /// Event hook of `record -H`.
-    pub const HOOK: u16 = 6;
-    /// Number added to every time.
-    pub const OFFSET: u16 = 7;
-    /// Number of CPUs.
-    pub const CPUCOUNT: u16 = 8;
-    /// Version of the recorder.
-    pub const VERSION: u16 = 9;
-    /// Memory maps of traced processes.
-    pub const PROCMAPS: u16 = 10;
-    /// Number of the session.
-    pub const TRACEID: u16 = 11;
-    /// Guest time against host time.
-    pub const TIME_SHIFT: u16 = 12;
-    /// A traced guest.
-    pub const GUEST: u16 = 13;
-    /// TSC ticks to nanoseconds.
-    pub const TSC2NSEC: u16 = 14;
-    /// Names of sections.
-    pub const STRINGS: u16 = 15;
-    /// Text of a latency tracer.
-    pub const BUFFER_TEXT: u16 = 22;
-    /// State of the last boot.
-    pub const LAST_BOOT_INFO: u16 = 24;
-}
+pub use crate::write::option::id;
 
 /// An option as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]

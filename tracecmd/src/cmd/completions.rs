@@ -69,16 +69,21 @@ fn function_name(program: &str) -> String {
     program.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
-fn bash(program: &str) -> String {
-    let f = function_name(program);
-    let cases: String = DYNAMIC
+/// The `case` branches of bash and zsh: which command and option asks the kernel for what.
+fn live_cases() -> String {
+    DYNAMIC
         .iter()
         .map(|(option, kind)| {
             let commands = if *option == "-B" { [LIVE, INSTANCE].concat() } else { LIVE.to_vec() };
             let pattern: Vec<_> = commands.iter().map(|c| format!("{c}\\ {option}")).collect();
             format!("        {}) kind={kind};;\n", pattern.join("|"))
         })
-        .collect();
+        .collect()
+}
+
+fn bash(program: &str) -> String {
+    let f = function_name(program);
+    let cases = live_cases();
     format!(
         "\n# What the running kernel knows.\n\
          __{f}_live() {{\n    local cur=\"${{COMP_WORDS[COMP_CWORD]}}\" prev=\"${{COMP_WORDS[COMP_CWORD-1]}}\" kind=\n    \
@@ -94,14 +99,7 @@ fn bash(program: &str) -> String {
 
 fn zsh(program: &str) -> String {
     let f = function_name(program);
-    let cases: String = DYNAMIC
-        .iter()
-        .map(|(option, kind)| {
-            let commands = if *option == "-B" { [LIVE, INSTANCE].concat() } else { LIVE.to_vec() };
-            let pattern: Vec<_> = commands.iter().map(|c| format!("{c}\\ {option}")).collect();
-            format!("        {}) kind={kind};;\n", pattern.join("|"))
-        })
-        .collect();
+    let cases = live_cases();
     format!(
         "\n# What the running kernel knows.\n\
          __{f}_live() {{\n    local kind=\n    case \"${{words[2]}} ${{words[CURRENT-1]}}\" in\n{cases}        *) _{f} \"$@\"; return;;\n    esac\n    \
