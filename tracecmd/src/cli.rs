@@ -60,6 +60,8 @@ pub const COMMANDS: &[Entry] = commands! {
     "record" Stop record "trace a command, or until Ctrl-C, into a file"
     "start" Stop start "start tracing and leave it running"
     "set" Stop set "change single settings of the running kernel"
+    "stream" Stop stream "print events as they come"
+    "profile" Stop profile "sum up where tasks wait and run, live"
     "extract" Stop extract "put what the kernel's buffers hold into a file"
     "stop" Mix stop "stop tracing; what is set up stays"
     "restart" Mix restart "go on tracing after stop"

@@ -7,6 +7,7 @@ pub mod date;
 pub mod dump;
 pub mod export;
 pub mod files;
+pub mod live;
 pub mod log;
 pub mod net;
 pub mod output;

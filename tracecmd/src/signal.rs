@@ -71,6 +71,28 @@ impl Signals {
         }
     }
 
+    /// Waits until `out` takes more, or for a signal. What cannot be waited for (a file) takes more at once.
+    ///
+    /// # Errors
+    /// poll(2) fails.
+    pub fn wait_writable(&self, out: BorrowedFd<'_>) -> anyhow::Result<Woken> {
+        loop {
+            let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN), PollFd::new(out, PollFlags::POLLOUT)];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(e) => return Err(e).context("cannot wait"),
+                Ok(_) => {}
+            }
+            // A reader that has gone is told by the next write.
+            if fds[1].any() != Some(false) {
+                return Ok(Woken::Ready(0));
+            }
+            if fds[0].any() == Some(true) && matches!(self.fd.read_signal(), Ok(Some(_))) {
+                return Ok(Woken::Signal);
+            }
+        }
+    }
+
     /// Whether a signal came already.
     pub fn pending(&self) -> bool {
         matches!(self.wait(&[], Some(Duration::ZERO)), Ok(Woken::Signal))

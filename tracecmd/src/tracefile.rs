@@ -88,7 +88,7 @@ pub struct Extras {
 }
 
 /// The formats of the events that `patterns` select (`None`: of all), by system.
-fn formats(top: &Instance, patterns: Option<&[String]>) -> anyhow::Result<Vec<(String, Vec<Vec<u8>>)>> {
+pub(crate) fn formats(top: &Instance, patterns: Option<&[String]>) -> anyhow::Result<Vec<(String, Vec<Vec<u8>>)>> {
     let mut wanted: std::collections::BTreeMap<String, std::collections::BTreeSet<String>> = Default::default();
     match patterns {
         None => {
@@ -118,7 +118,7 @@ fn formats(top: &Instance, patterns: Option<&[String]>) -> anyhow::Result<Vec<(S
 }
 
 /// Formats of the `ftrace` system, which every file has.
-fn ftrace_formats(top: &Instance) -> Vec<Vec<u8>> {
+pub(crate) fn ftrace_formats(top: &Instance) -> Vec<Vec<u8>> {
     let mut names = top.dir().list_dirs("events/ftrace").unwrap_or_default();
     names.sort();
     names.iter().filter_map(|e| top.dir().read_bytes(format!("events/ftrace/{e}/format")).ok()).collect()

@@ -14,6 +14,7 @@ pub mod list;
 pub mod listen;
 pub mod mem;
 pub mod options;
+pub mod profile;
 pub mod record;
 pub mod record_options;
 pub mod report;
@@ -29,6 +30,7 @@ pub mod stack;
 pub mod start;
 pub mod stat;
 pub mod stop;
+pub mod stream;
 
 pub mod completions;
 pub use completions::{complete, man};

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -161,12 +161,26 @@ pub(crate) fn trace(
     stdout: Option<File>,
     background: Option<Background>,
 ) -> anyhow::Result<Outcome> {
+    trace_with(plan, session, &mut |fds| signals.wait(fds, None), stdout, background)
+}
+
+/// Waits for a signal or one of these descriptors, and does meanwhile what is to be done.
+pub(crate) type Waiter<'a> = dyn FnMut(&[BorrowedFd<'_>]) -> anyhow::Result<Woken> + 'a;
+
+/// As [`trace`], waiting in a way of the caller's.
+pub(crate) fn trace_with(
+    plan: &Plan,
+    session: &Session,
+    wait: &mut Waiter<'_>,
+    stdout: Option<File>,
+    background: Option<Background>,
+) -> anyhow::Result<Outcome> {
     if plan.command.is_empty() {
         session.limit_to(plan, None)?;
         if !plan.keep_before {
             session.switch_on()?;
         }
-        return wait_without_command(plan, session, signals, background);
+        return wait_without_command(plan, session, wait, background);
     }
     let switches: Vec<&File> = session.buffers.iter().map(|a| &a.switch).collect();
     let how = child::Start { user: plan.user.as_deref(), switches, stdout };
@@ -177,13 +191,13 @@ pub(crate) fn trace(
         true => Some(Watcher::start(held.pid, follow)?),
         false => None,
     };
-    run_command(held, signals, watcher, background)
+    run_command(held, wait, watcher, background)
 }
 
 /// Lets the command run and waits for its end, or for a signal.
 fn run_command(
     held: Held,
-    signals: &Signals,
+    wait: &mut Waiter<'_>,
     watcher: Option<Watcher>,
     background: Option<Background>,
 ) -> anyhow::Result<Outcome> {
@@ -193,7 +207,7 @@ fn run_command(
         let _ = writeln!(std::io::stdout(), "Send SIGINT/SIGTERM to pid {} to stop recording", std::process::id());
         background.report();
     }
-    if signals.wait(&[pidfd.as_fd()], None)? == Woken::Signal {
+    if wait(&[pidfd.as_fd()])? == Woken::Signal {
         return Ok(Outcome::default());
     }
     Ok(match watcher {
@@ -209,7 +223,7 @@ fn run_command(
 fn wait_without_command(
     plan: &Plan,
     session: &Session,
-    signals: &Signals,
+    wait: &mut Waiter<'_>,
     background: Option<Background>,
 ) -> anyhow::Result<Outcome> {
     let of = |a: &Active| &plan.buffers[a.index];
@@ -234,7 +248,7 @@ fn wait_without_command(
     }
     while !(all_limited && watched.is_empty()) {
         let fds: Vec<_> = watched.iter().map(AsFd::as_fd).collect();
-        match signals.wait(&fds, None)? {
+        match wait(&fds)? {
             Woken::Ready(at) => drop(watched.swap_remove(at)),
             Woken::Signal => break,
             Woken::Timeout => {}

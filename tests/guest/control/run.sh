@@ -1,0 +1,38 @@
+# Runs the rows of the tables: `row NAME WORDS SETUP RUN EXPECT`. Results: $OUT/NAME.{ref,ours}/{after,during,stdout,stderr,status,expect}.
+T=/sys/kernel/tracing
+export T
+OUT=/out/rows
+export OUT
+printf '#!/bin/sh\nkernel-state dump > "$DURING"\n' > /bin/dump-during
+chmod +x /bin/dump-during
+
+one() {
+  dir=$OUT/$1.$2
+  mkdir -p "$dir"
+  cd "$dir" || return
+  export DURING=$dir/during STATUS=$dir/status STDOUT=$dir/stdout
+  case $2 in ref) C=trace-cmd ;; ours) C=tracecmd ;; esac
+  export C
+  timeout -s KILL 120 sh -c "$3" > stdout 2> stderr < /dev/null
+  echo $? > status
+  kernel-state dump > after
+}
+
+row() {
+  s=$(date +%s)
+  for who in ref ours; do
+    case " $2 " in
+      *' same '*) [ $who = ref ] && kernel-state fresh && eval "$3" ;;
+      *) kernel-state fresh; eval "$3" ;;
+    esac > /dev/null 2>&1
+    one "$1" $who "$4"
+  done
+  if [ -n "$5" ]; then
+    sh -c "$5" > expect.out 2>&1
+    echo $? > expect
+  fi
+  # Recordings that are not looked at would only fill the memory.
+  case " $2 " in *' dat '*) ;; *) rm -f "$OUT/$1".*/*.dat ;; esac
+  rm -f "$OUT/$1".*/*.cpu*
+  echo "$1 $(($(date +%s) - s)) s"
+}

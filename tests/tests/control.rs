@@ -1,0 +1,241 @@
+//! Every command and option that touches the running kernel, beside the reference: the tables of `tests/guest/control` (what a row
+//! is, see the README there), in one boot per kernel.
+//!
+//! `TRACECMD_TABLE=full` runs all rows on all kernels; else the newest kernel runs all, and the others those marked `everywhere`.
+//! `TRACECMD_ROWS` (words) restricts the rows, `TRACECMD_KERNELS` the kernels; `TRACECMD_GUEST_OUT=DIR` keeps what guests left.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use tracecmd_tests::guest::{self, KERNELS, Kernel};
+use tracecmd_tests::{
+    compare, programs,
+    skip::{self, skip},
+};
+
+/// One row of a table.
+#[derive(Clone, Debug, Default)]
+struct Row {
+    name: String,
+    words: Vec<String>,
+    setup: String,
+    run: String,
+    compare: Vec<String>,
+    differs: Option<String>,
+    expect: String,
+}
+
+impl Row {
+    fn has(&self, word: &str) -> bool {
+        self.words.iter().any(|w| w == word)
+    }
+
+    fn compares(&self, word: &str) -> bool {
+        self.compare.iter().any(|w| w == word)
+    }
+}
+
+fn main() {
+    let args = Arguments::from_args();
+    let missing = guest::missing();
+    let no_reference = if missing.is_none() && !args.list { programs::reference().err() } else { None };
+    let full = std::env::var("TRACECMD_TABLE").is_ok_and(|v| v == "full");
+    let rows = rows();
+    let mut trials = Vec::new();
+    for (n, kernel) in KERNELS.into_iter().enumerate().filter(|(_, k)| chosen("TRACECMD_KERNELS", k.name)) {
+        let newest = n + 1 == KERNELS.len();
+        let mine: Arc<[Row]> = rows.iter().filter(|r| full || newest || r.has("everywhere")).cloned().collect();
+        let boot: Arc<OnceLock<Result<PathBuf, String>>> = Arc::default();
+        for at in 0..mine.len() {
+            let title = format!("{}::{}", kernel.name, mine[at].name);
+            let reason = missing.clone().or(no_reference.map(str::to_owned)).or_else(|| skip::open(&title));
+            if let (Some(reason), false) = (&reason, args.list) {
+                skip(&title, reason);
+            }
+            let (mine, boot, ignored) = (mine.clone(), boot.clone(), reason.is_some());
+            let test = move || {
+                let out = boot.get_or_init(|| run_rows(kernel, &mine).map_err(|e| format!("{e:#}"))).clone()?;
+                check(&out, &mine[at])
+            };
+            trials.push(Trial::test(title, test).with_ignored_flag(ignored));
+        }
+    }
+    libtest_mimic::run(&args, trials).exit();
+}
+
+/// Whether NAME has one of the words of an environment variable; yes without the variable.
+fn chosen(variable: &str, name: &str) -> bool {
+    std::env::var(variable).map_or(true, |words| words.split_whitespace().any(|w| name.contains(w)))
+}
+
+/// The rows of all tables.
+fn rows() -> Vec<Row> {
+    let dir = programs::workspace().join("tests/guest/control");
+    let mut rows: Vec<Row> = Vec::new();
+    for table in ["record", "live", "look", "sql"] {
+        let text = std::fs::read_to_string(dir.join(format!("{table}.table"))).expect("a table");
+        for line in text.lines().filter(|l| !l.starts_with('#') && !l.is_empty()) {
+            if let Some((name, words)) = line.strip_prefix('[').and_then(|l| l.split_once(']')) {
+                let words = words.split_whitespace().map(str::to_owned).collect();
+                rows.push(Row { name: name.to_owned(), words, ..Row::default() });
+                continue;
+            }
+            let (key, value) = line.split_once(": ").unwrap_or_else(|| panic!("{table}.table: {line}"));
+            let row = rows.last_mut().unwrap_or_else(|| panic!("{table}.table: {line}"));
+            match key {
+                "setup" => row.setup = value.to_owned(),
+                "run" => row.run = value.to_owned(),
+                "compare" => row.compare = value.split_whitespace().map(str::to_owned).collect(),
+                "differs" => row.differs = Some(value.to_owned()),
+                "expect" => row.expect = value.to_owned(),
+                _ => panic!("{table}.table: {line}"),
+            }
+        }
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for row in &rows {
+        assert!(names.insert(row.name.clone()), "two rows {}", row.name);
+        assert!(!row.run.is_empty(), "row {} runs nothing", row.name);
+        assert_eq!(
+            row.differs.is_some(),
+            !row.expect.is_empty(),
+            "row {}: differs and expect belong together",
+            row.name
+        );
+    }
+    rows.retain(|r| chosen("TRACECMD_ROWS", &r.name));
+    rows
+}
+
+/// A word for a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// Boots the kernel and runs all rows in it.
+fn run_rows(kernel: Kernel, rows: &[Row]) -> anyhow::Result<PathBuf> {
+    let base = std::env::var_os("TRACECMD_GUEST_OUT")
+        .map_or_else(|| std::env::temp_dir().join(format!("tracecmd-control-{}", std::process::id())), PathBuf::from);
+    let out = base.join(kernel.name);
+    let _ = std::fs::remove_dir_all(&out);
+    let mut script = include_str!("../guest/control/run.sh").to_owned();
+    for r in rows {
+        let parts = [&r.name, &r.words.join(" "), &r.setup, &r.run, &r.expect].map(|t| quoted(t));
+        script += &format!("row {}\n", parts.join(" "));
+    }
+    let options = guest::Options { limit: Duration::from_secs(2400), ..guest::Options::default() };
+    let state = Path::new(env!("CARGO_BIN_EXE_kernel-state"));
+    guest::run(kernel, &options, &[(state, "bin/kernel-state")], &script, &out)?;
+    Ok(out.join("rows"))
+}
+
+fn check(out: &Path, row: &Row) -> Result<(), Failed> {
+    let dir = |who: &str| out.join(format!("{}.{who}", row.name));
+    let read = |who: &str, file: &str| std::fs::read_to_string(dir(who).join(file)).unwrap_or_default();
+    let mut faults = String::new();
+    let messages =
+        || format!("reference says: {}\nours says: {}\n", read("ref", "stderr").trim(), read("ours", "stderr").trim());
+    if read("ours", "status").trim() == "137" {
+        faults += "our program hung\n";
+    }
+    if row.differs.is_some() {
+        let status = read("ours", "expect");
+        if status.trim() != "0" {
+            faults += &format!("does not hold: {}\n{}", row.expect, read("ours", "expect.out"));
+        }
+    } else {
+        let zero = |who: &str| read(who, "status").trim() == "0";
+        if zero("ref") != zero("ours") {
+            let (r, o) = (read("ref", "status"), read("ours", "status"));
+            faults += &format!("status: reference {}, ours {}\n", r.trim(), o.trim());
+        }
+        let mut files = vec!["after"];
+        if dir("ref").join("during").exists() || dir("ours").join("during").exists() {
+            files.push("during");
+        }
+        if (row.has("same") || row.compares("stdout")) && !row.compares("none") {
+            files.push("stdout");
+        }
+        for file in files {
+            let (want, have) = (shown(row, file, &read("ref", file)), shown(row, file, &read("ours", file)));
+            faults += &difference(file, &want, &have);
+        }
+    }
+    if row.has("dat") {
+        faults += &recordings(&dir("ours"));
+    }
+    if faults.is_empty() { Ok(()) } else { Err(format!("{}\n{faults}{}", row.run, messages()).into()) }
+}
+
+/// The lines of a result that are compared.
+fn shown(row: &Row, file: &str, text: &str) -> Vec<String> {
+    let own = |l: &&str| !(file == "during" && l.contains("_notrace_pid:"));
+    let random = |l: &str| if row.has("variables") { without_numbers(l) } else { l.to_owned() };
+    text.lines().filter(own).map(random).collect()
+}
+
+/// The text with `_N` for an underscore and a number behind it.
+fn without_numbers(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('_') {
+        out += &rest[..=at];
+        rest = &rest[at + 1..];
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        if digits > 0 && !rest[digits..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') {
+            out.push('N');
+            rest = &rest[digits..];
+        }
+    }
+    out + rest
+}
+
+/// The lines that only one of two texts has, at most some; empty for the same text.
+fn difference(what: &str, want: &[String], have: &[String]) -> String {
+    if want == have {
+        return String::new();
+    }
+    let mut count: BTreeMap<&str, i32> = BTreeMap::new();
+    want.iter().for_each(|l| *count.entry(l).or_default() -= 1);
+    have.iter().for_each(|l| *count.entry(l).or_default() += 1);
+    let mut lines: Vec<String> = Vec::new();
+    let only = |n: i32| count.iter().filter(move |(_, c)| c.signum() == n).map(|(l, _)| *l);
+    lines.extend(only(-1).take(12).map(|l| format!("  - {l}")));
+    lines.extend(only(1).take(12).map(|l| format!("  + {l}")));
+    if lines.is_empty() {
+        lines.push("  the same lines in another order".into());
+    }
+    format!("{what} (- reference, + ours):\n{}\n", lines.join("\n"))
+}
+
+/// Reports what a row recorded, by both programs.
+fn recordings(dir: &Path) -> String {
+    let mut faults = String::new();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == "dat"));
+    if files.is_empty() {
+        return "there is no recording\n".into();
+    }
+    for file in files {
+        let text = compare::report(programs::tracecmd(), "", &file).text;
+        if text.iter().filter(|c| **c == b'\n').count() < 2 {
+            faults += &format!("{} has no event\n", file.display());
+        }
+        if let Ok(reference) = programs::reference() {
+            let done = Command::new(reference)
+                .args(["report", "-i"])
+                .arg(&file)
+                .stdin(Stdio::null())
+                .output()
+                .expect("the reference runs");
+            if let Some(place) = compare::first_difference(&done.stdout, &text) {
+                faults += &format!("{}: reports differ: {place}\n", file.display());
+            }
+        }
+    }
+    faults
+}
