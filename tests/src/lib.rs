@@ -5,6 +5,7 @@
 //! as *ignored* there, with the reason on standard error (see [`skip`]).
 
 pub mod compare;
+pub mod generate;
 pub mod guest;
 pub mod programs;
 pub mod skip;
