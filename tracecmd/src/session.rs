@@ -2,7 +2,8 @@
 //!
 //! Every write goes through the `tracefs` crate, whose journal notes the old content first. Whatever ends the session — its
 //! end, an error, a panic — plays the journal backwards when the [`Session`] is dropped; after SIGKILL the journal's file
-//! remains for `reset` and the next session.
+//! remains for `reset` and the next session. So a recording leaves every setting as it found it: also tracer, events, filters
+//! and process lists that somebody else had set up, which are out of the way while it runs. Only the buffer's data are gone.
 
 use std::fs::File;
 use std::io::Write;
@@ -48,6 +49,8 @@ pub struct Session {
 enum Ending {
     /// Undo everything, as after a record.
     Undo,
+    /// Switch off what runs in the buffers, as after an extract: what was recorded before is taken.
+    Clear,
     /// Everything stays; only a failed set-up is undone.
     Keep,
     /// Is done.
@@ -60,11 +63,19 @@ impl Session {
     /// # Errors
     /// No tracefs, an unknown tracer or clock, an instance that cannot be made.
     pub fn open(plan: &Plan) -> anyhow::Result<Session> {
+        let root = TraceFs::find()?;
         if matches!(plan.verb, Verb::Record | Verb::Start) && !plan.keep_before {
-            undo_leftovers(&TraceFs::find()?);
+            undo_leftovers(&root);
         }
-        let journal = Journal::for_session();
-        let root = TraceFs::find()?.with_journal(journal.clone());
+        Session::open_at(root, Journal::for_session(), plan)
+    }
+
+    /// [`open`](Session::open) on a given tracing directory, with the journal that its writes are noted in.
+    ///
+    /// # Errors
+    /// As [`open`](Session::open).
+    pub fn open_at(root: TraceFs, journal: Journal, plan: &Plan) -> anyhow::Result<Session> {
+        let root = root.with_journal(journal.clone());
         let top = root.top();
         for b in plan.selected() {
             if let Some(tracer) = b.tracer.as_deref().filter(|t| *t != "nop" && !t.is_empty()) {
@@ -83,7 +94,12 @@ impl Session {
                 ensure!(known.contains(clock), "Clock {clock} is not supported (this kernel has: {})", known.join(" "));
             }
         }
-        let ending = if plan.keep_before || plan.verb == Verb::Start { Ending::Keep } else { Ending::Undo };
+        let ending = match plan.verb {
+            _ if plan.keep_before => Ending::Keep,
+            Verb::Start | Verb::Set => Ending::Keep,
+            Verb::Extract => Ending::Clear,
+            _ => Ending::Undo,
+        };
         let mut session = Session { root, journal, buffers: Vec::new(), ending };
         // As in the reference: the top buffer, then the instances, the last one first.
         let instances = plan.buffers.iter().enumerate().skip(1).rev();
@@ -109,12 +125,8 @@ impl Session {
             .write(true)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
+        // The first note is the last to be played: tracing goes on when all else is back.
         self.journal.note_value(&path, if was_on { "1" } else { "0" })?;
-        if self.ending == Ending::Undo && !instance.is_new() {
-            // For whoever finds the journal of a killed session; a living one does this in `clean`.
-            self.journal.note_value(&instance.file("events/enable"), "0")?;
-            self.journal.note_value(&instance.file("current_tracer"), "nop")?;
-        }
         self.buffers.push(Active { index, instance, was_on, switch });
         Ok(())
     }
@@ -156,7 +168,7 @@ impl Session {
         self.function_switch(plan)?;
         if !plan.keep_before {
             for a in self.buffers.iter().filter(|a| !a.instance.is_new()) {
-                self.clean(a, true)?;
+                self.clean(a)?;
             }
         }
         let pairs = || self.buffers.iter().map(|a| (a, &plan.buffers[a.index]));
@@ -173,7 +185,7 @@ impl Session {
             }
         }
         for (a, choices) in self.buffers.iter().zip(&chosen) {
-            self.events(a, choices)?;
+            self.events(plan, a, choices)?;
         }
         if let Some(size) = plan.cmdlines_size {
             self.root.dir().write("saved_cmdlines_size", &size.to_string())?;
@@ -240,24 +252,16 @@ impl Session {
         Ok(())
     }
 
-    /// Stops and empties a buffer, its events off; with `tracer` also no tracer.
-    fn clean(&self, a: &Active, tracer: bool) -> anyhow::Result<()> {
+    /// Stops and empties a buffer: no tracer, no events.
+    fn clean(&self, a: &Active) -> anyhow::Result<()> {
         let i = &a.instance;
         let dir = i.dir();
         i.set_on(false)?;
-        if tracer {
-            if i.tracer()? == "function" && dir.exists("options/func_stack_trace") {
-                dir.write("options/func_stack_trace", "0")?;
-            }
-            dir.write("current_tracer", "nop")?;
+        if i.tracer()? == "function" && dir.exists("options/func_stack_trace") {
+            dir.write("options/func_stack_trace", "0")?;
         }
+        dir.write("current_tracer", "nop")?;
         dir.write("events/enable", "0")?;
-        for system in i.event_systems()? {
-            let target = EventTarget::System(system);
-            if has_filter(i, &target) {
-                i.clear_event_filter(&target)?;
-            }
-        }
         if dir.exists("set_ftrace_pid") && i.pids(PidList::Function).is_ok_and(|p| !p.is_empty()) {
             i.set_pids(PidList::Function, &[])?;
         }
@@ -281,14 +285,19 @@ impl Session {
         Ok(())
     }
 
-    fn events(&self, a: &Active, choices: &[Chosen<'_>]) -> anyhow::Result<()> {
+    fn events(&self, plan: &Plan, a: &Active, choices: &[Chosen<'_>]) -> anyhow::Result<()> {
         let i = &a.instance;
         for c in choices.iter().filter(|c| !c.choice.negative) {
             for target in &c.targets {
-                if let Some(filter) = &c.choice.filter
-                    && let Err(e) = i.set_event_filter(target, filter)
-                {
-                    rejected("filter", &i.file(format!("{}/filter", target.dir())), &e)?;
+                match &c.choice.filter {
+                    Some(filter) => {
+                        if let Err(e) = i.set_event_filter(target, filter) {
+                            rejected("filter", &i.file(format!("{}/filter", target.dir())), &e)?;
+                        }
+                    }
+                    // Somebody else's filter would hold back what was asked for. Those of other events are no matter.
+                    None if !plan.keep_before => i.clear_filters_of(target)?,
+                    None => {}
                 }
                 self.triggers(i, target, &c.choice)?;
                 self.enable(i, target, true)?;
@@ -304,10 +313,6 @@ impl Session {
     }
 
     fn enable(&self, i: &Instance, target: &EventTarget, on: bool) -> anyhow::Result<()> {
-        if self.ending == Ending::Undo {
-            // All events are off afterwards, so there is nothing to note.
-            self.journal.ignore(&i.file(format!("{}/enable", target.dir())));
-        }
         i.enable(target, on).with_context(|| format!("cannot enable {target}"))
     }
 
@@ -407,23 +412,22 @@ impl Session {
         if self.ending == Ending::Done {
             return Ok(());
         }
-        let undo = self.ending == Ending::Undo;
-        self.ending = Ending::Done;
+        let ending = std::mem::replace(&mut self.ending, Ending::Done);
         let mut first = Ok(());
-        if undo {
-            self.journal.pause(true);
-            for a in self.buffers.iter().filter(|a| !a.instance.is_new()) {
-                let done = self.clean(a, true);
-                if first.is_ok() {
-                    first = done;
-                }
-            }
+        self.journal.pause(true);
+        for a in self.buffers.iter().filter(|a| !a.instance.is_new()) {
+            let done = match ending {
+                // The events of this session do not stay in the buffer.
+                Ending::Undo => switch(a, b"0").and_then(|()| Ok(a.instance.clear(None)?)),
+                Ending::Clear => self.clean(a).and_then(|()| Ok(a.instance.clear_filters_of(&EventTarget::All)?)),
+                Ending::Keep | Ending::Done => Ok(()),
+            };
+            first = first.and(done);
         }
         // An open control file would keep its instance.
         self.buffers.clear();
-        let errors = self.journal.undo();
-        for e in &errors {
-            log::warn!("not brought back: {e}");
+        for e in self.journal.undo() {
+            log::warn!("not brought back: {}", causes(&e));
         }
         first
     }
@@ -435,6 +439,17 @@ impl Drop for Session {
             log::warn!("not brought back: {e:#}");
         }
     }
+}
+
+/// An error with all that caused it, in one line.
+fn causes(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut next = e.source();
+    while let Some(e) = next {
+        text += &format!(": {e}");
+        next = e.source();
+    }
+    text
 }
 
 fn switch(a: &Active, value: &[u8]) -> anyhow::Result<()> {
@@ -470,19 +485,6 @@ fn choose_events<'p>(plan: &'p Plan, a: &Active) -> anyhow::Result<Vec<Chosen<'p
         }
     }
     Ok(list)
-}
-
-/// Whether an event of the system has a filter.
-fn has_filter(i: &Instance, system: &EventTarget) -> bool {
-    let EventTarget::System(name) = system else { return true };
-    let set = |target: &EventTarget| !matches!(i.event_filter(target), Ok(None));
-    set(system)
-        || i.events_of(name).is_ok_and(|events| {
-            events.into_iter().any(|e| {
-                let target = EventTarget::Event(name.clone(), e);
-                i.dir().exists(format!("{}/filter", target.dir())) && set(&target)
-            })
-        })
 }
 
 /// A refused filter or trigger does not stop a recording: what the kernel says about it goes to stdout.
@@ -532,7 +534,7 @@ fn undo_leftovers(root: &TraceFs) {
     for leftover in found {
         log::warn!("a killed session left settings behind: bringing them back");
         for e in leftover.undo() {
-            log::warn!("not brought back: {e}");
+            log::warn!("not brought back: {}", causes(&e));
         }
     }
 }

@@ -25,16 +25,17 @@ pub enum Woken {
     Timeout,
 }
 
+fn wish_to_end() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
+}
+
 impl Signals {
     /// Blocks the signals for this thread and all that it starts from now on.
     ///
     /// # Errors
     /// The system refuses.
     pub fn block() -> anyhow::Result<Signals> {
-        let mut set = SigSet::empty();
-        for s in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            set.add(s);
-        }
+        let set = wish_to_end();
         set.thread_block().context("cannot block signals")?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("cannot make a signal descriptor")?;
@@ -91,6 +92,14 @@ impl Signals {
                 return Ok(Woken::Signal);
             }
         }
+    }
+
+    /// Lets the signals do again what they do by default.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn release(self) -> anyhow::Result<()> {
+        wish_to_end().thread_unblock().context("cannot unblock signals")
     }
 
     /// Whether a signal came already.

@@ -241,9 +241,36 @@ impl Instance {
 
     /// The filter of an event; `None` when there is none. A system has no filter of its own to read.
     pub fn event_filter(&self, target: &EventTarget) -> Result<Option<String>> {
-        let text = self.dir().read(format!("{}/filter", target.dir()))?;
+        // A filter is at most a page long, and the file gives it with one read.
+        let text = self.dir().read_head(format!("{}/filter", target.dir()), 1 << 13)?;
+        let text = String::from_utf8_lossy(&text);
         let text = text.trim_end();
         Ok((text != "none" && !text.is_empty() && !text.starts_with("###")).then(|| text.to_owned()))
+    }
+
+    /// Removes the filters of an event, of all events of a system, or of all events. Events without one are not written to.
+    pub fn clear_filters_of(&self, target: &EventTarget) -> Result<()> {
+        let events = |s: &str| -> Result<Vec<EventTarget>> {
+            Ok(self.events_of(s)?.into_iter().map(|e| EventTarget::Event(s.to_owned(), e)).collect())
+        };
+        let targets = match target {
+            EventTarget::All => {
+                let of_each = self.event_systems()?.iter().map(|s| events(s)).collect::<Result<Vec<_>>>()?;
+                of_each.into_iter().flatten().collect()
+            }
+            EventTarget::System(s) => events(s)?,
+            event => vec![event.clone()],
+        };
+        for t in targets {
+            match self.event_filter(&t) {
+                Ok(None) => {}
+                Ok(Some(_)) => self.clear_event_filter(&t)?,
+                // Some events have none (ftrace), or have just gone.
+                Err(e) if e.is_missing() || e.is_denied() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
     }
 
     /// Writes the filter of an event, or of every event of a system.

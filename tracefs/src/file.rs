@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::journal::Journal;
+use crate::journal::{Journal, Undo};
 
 /// A directory of control files: the top tracing directory or that of an instance.
 #[derive(Clone, Debug)]
@@ -72,6 +72,23 @@ impl Dir {
         read_bytes(&self.path.join(name))
     }
 
+    /// What one read of at most `max` bytes gives: the whole of a short file, or the first part of a long one.
+    pub fn read_head(&self, name: impl AsRef<Path>, max: usize) -> Result<Vec<u8>> {
+        let path = self.path.join(name);
+        let mut file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
+        let mut buf = vec![0; max];
+        loop {
+            match file.read(&mut buf) {
+                Ok(n) => {
+                    buf.truncate(n);
+                    return Ok(buf);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("read", &path, e)),
+            }
+        }
+    }
+
     /// The first number of the file.
     pub fn read_number(&self, name: impl AsRef<Path>) -> Result<i64> {
         let path = self.path.join(name);
@@ -89,8 +106,8 @@ impl Dir {
     /// Replaces the content: open with truncation, one write of the whole value.
     pub fn write(&self, name: impl AsRef<Path>, value: &str) -> Result<()> {
         let path = self.path.join(name);
-        self.note(&path, value)?;
-        write_raw(&path, value)
+        let noted = self.note(&path, value)?;
+        self.checked(write_raw(&path, value), &noted)
     }
 
     /// Writes a number and a newline.
@@ -102,8 +119,8 @@ impl Dir {
     /// (`trigger`, `dynamic_events`) this is the only way of writing that leaves other people's lines alone.
     pub fn append(&self, name: impl AsRef<Path>, value: &str) -> Result<()> {
         let path = self.path.join(name);
-        self.note(&path, value)?;
-        append_raw(&path, value)
+        let noted = self.note(&path, value)?;
+        self.checked(append_raw(&path, value), &noted)
     }
 
     /// As [`append`](Dir::append), without a note in the journal: the caller has noted what undoes it.
@@ -114,15 +131,15 @@ impl Dir {
     /// Empties the file: opened with truncation, nothing written.
     pub fn clear(&self, name: impl AsRef<Path>) -> Result<()> {
         let path = self.path.join(name);
-        self.note(&path, "")?;
-        clear_raw(&path)
+        let noted = self.note(&path, "")?;
+        self.checked(clear_raw(&path), &noted)
     }
 
     /// Opens a control file for several writes by the caller (`truncate` empties it first).
     pub fn open_write(&self, name: impl AsRef<Path>, truncate: bool) -> Result<ControlFile> {
         let path = self.path.join(name);
-        self.note(&path, "")?;
-        let file = open_for_write(&path, truncate)?;
+        let noted = self.note(&path, "")?;
+        let file = self.checked(open_for_write(&path, truncate), &noted)?;
         Ok(ControlFile { file, path })
     }
 
@@ -152,11 +169,19 @@ impl Dir {
         }
     }
 
-    fn note(&self, path: &Path, value: &str) -> Result<()> {
+    fn note(&self, path: &Path, value: &str) -> Result<Vec<Undo>> {
         match &self.journal {
             Some(j) => j.before_write(path, value),
-            None => Ok(()),
+            None => Ok(Vec::new()),
         }
+    }
+
+    /// Takes notes back whose write changed nothing.
+    fn checked<T>(&self, done: Result<T>, noted: &[Undo]) -> Result<T> {
+        if let (Err(e), Some(j)) = (&done, &self.journal) {
+            j.write_failed(noted, e)?;
+        }
+        done
     }
 }
 

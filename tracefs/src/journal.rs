@@ -286,19 +286,38 @@ impl Journal {
         inner.finish();
     }
 
-    /// Reads the old content of a control file that is about to be written and notes what brings it back.
-    pub fn before_write(&self, path: &Path, value: &str) -> Result<()> {
+    /// Reads the old content of a control file that is about to be written and notes what brings it back. Gives the notes
+    /// that were added.
+    pub fn before_write(&self, path: &Path, value: &str) -> Result<Vec<Undo>> {
         let mut inner = self.lock();
+        let mut added = Vec::new();
         if inner.paused || inner.ignored.contains(path) {
-            return Ok(());
+            return Ok(added);
         }
         for (step, once) in plan(path, value) {
             if once && !inner.noted.insert(step.path().to_owned()) {
                 continue;
             }
+            added.push(step.clone());
             inner.note(step)?;
         }
-        Ok(())
+        Ok(added)
+    }
+
+    /// Takes notes of [`before_write`](Journal::before_write) back where the write that failed changed nothing: a line that was
+    /// not added must not be removed later (somebody else may have the same), and a file that nobody may write cannot be put
+    /// back. Other notes stay: a write that fails may have done a part.
+    pub(crate) fn write_failed(&self, noted: &[Undo], error: &Error) -> Result<()> {
+        let nothing_done = error.is_denied() || error.is_missing();
+        let mut inner = self.lock();
+        let before = inner.notes.len();
+        for step in noted.iter().rev().filter(|s| nothing_done || matches!(s, Undo::Append { .. })) {
+            if let Some(at) = inner.notes.iter().rposition(|n| n == step) {
+                inner.notes.remove(at);
+                inner.noted.remove(step.path());
+            }
+        }
+        if inner.notes.len() == before { Ok(()) } else { inner.rewrite() }
     }
 }
 
@@ -367,6 +386,13 @@ fn plan(path: &Path, value: &str) -> Vec<(Undo, bool)> {
                 (Undo::Append { path: path.to_owned(), value }, false)
             })
             .collect(),
+        // Truncation leaves function commands alone: each is removed by its own line.
+        "set_ftrace_filter" if is_function_command(value) => match text() {
+            Some(t) if !has_command(&t, value.trim()) => {
+                vec![(Undo::Append { path: path.to_owned(), value: format!("!{}", value.trim()) }, false)]
+            }
+            _ => Vec::new(),
+        },
         "set_ftrace_filter"
         | "set_ftrace_notrace"
         | "set_graph_function"
@@ -376,7 +402,7 @@ fn plan(path: &Path, value: &str) -> Vec<(Undo, bool)> {
         | "set_ftrace_pid"
         | "set_ftrace_notrace_pid" => match text() {
             Some(t) => {
-                let lines = t.lines().filter(|l| is_entry(l)).map(|l| entry_to_write(name, l)).collect();
+                let lines = t.lines().filter(|l| is_entry(l)).filter_map(|l| entry_to_write(name, l)).collect();
                 vec![(Undo::Lines { path: path.to_owned(), lines }, true)]
             }
             None => Vec::new(),
@@ -401,18 +427,35 @@ fn is_entry(line: &str) -> bool {
     !line.trim().is_empty() && !line.starts_with('#') && line.trim() != "no pid"
 }
 
-/// How an entry is written so that it reads again as it did: marks behind a function's name are left out.
-fn entry_to_write(file: &str, line: &str) -> String {
+/// How an entry is written so that it reads again as it did; `None` for a function command, which nobody took away.
+fn entry_to_write(file: &str, line: &str) -> Option<String> {
     let line = line.trim();
-    if !file.starts_with("set_ftrace_") || file.ends_with("_pid") {
-        return line.to_owned();
+    if file.ends_with("_pid") {
+        return Some(line.to_owned());
     }
-    // `name (count) R tramp: …` is shown by enabled_functions and, in part, here; `name [module]` names the module.
+    // `name [module]` names the module; the graph lists take names only.
     let (name, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
     match rest.trim().strip_prefix('[').and_then(|r| r.split_once(']')) {
-        Some((module, _)) => format!("{name}:mod:{module}"),
-        None => name.strip_suffix(":unlimited").unwrap_or(name).replace(":count=", ":"),
+        Some((module, _)) if file.starts_with("set_ftrace_") => Some(format!("{name}:mod:{module}")),
+        Some(_) => Some(name.to_owned()),
+        None if is_function_command(name) => None,
+        None => Some(name.to_owned()),
     }
+}
+
+/// `FUNCTION:COMMAND[:COUNT]`, and not `FUNCTION:mod:MODULE`, which names functions.
+fn is_function_command(text: &str) -> bool {
+    let mut words = text.trim().trim_start_matches('!').split(':').skip(1);
+    words.next().is_some_and(|w| w != "mod")
+}
+
+/// Whether a list shows this command, whatever its count.
+fn has_command(list: &str, command: &str) -> bool {
+    let head = |t: &str| {
+        let mut words = t.split(':');
+        (words.next().map(str::to_owned), words.next().map(str::to_owned))
+    };
+    list.lines().any(|l| head(l.trim()) == head(command))
 }
 
 /// `7 (expanded: 1408)` is a buffer that nobody has used yet: it becomes 1408 with its first use and stays so,
@@ -646,7 +689,7 @@ mod tests {
             ("events/sched/sched_wakeup/enable", "1"),
             ("events/sched/sched_switch/filter", "0"),
             ("events/sched/sched_wakeup/filter", "pid == 1"),
-            ("set_ftrace_filter", "vfs_read\nfoo:mod:bar\nx:traceon\ny:traceoff:3"),
+            ("set_ftrace_filter", "vfs_read\nfoo:mod:bar"),
             ("set_event_pid", "1\n12"),
             ("buffer_size_kb", "1408"),
             ("options/stacktrace", "0"),
@@ -717,6 +760,43 @@ mod tests {
         d.write("tracing_on", "0").unwrap();
         j.keep();
         assert!(j.notes().is_empty());
+    }
+
+    #[test]
+    fn lines_that_were_not_added_are_not_removed() {
+        let (_t, d, j) = tree();
+        let file = "events/sched/sched_switch/trigger";
+        d.append(file, "stacktrace\n").unwrap();
+        // The kernel refuses a second one of a kind.
+        let error = Error::Refused {
+            path: d.file(file),
+            value: "stacktrace".into(),
+            log: String::new(),
+            source: io::Error::from_raw_os_error(libc::EEXIST),
+        };
+        let noted = j.before_write(&d.file(file), "stacktrace").unwrap();
+        assert_eq!((noted.len(), j.notes().len()), (1, 2));
+        j.write_failed(&noted, &error).unwrap();
+        assert_eq!(j.notes().len(), 1);
+        // A setting that was refused may have been done in part; one that nobody may write was not.
+        let noted = j.before_write(&d.file("tracing_on"), "0").unwrap();
+        j.write_failed(&noted, &error).unwrap();
+        assert_eq!(j.notes().len(), 2);
+        assert!(d.write("no_such_file", "1").is_err());
+        assert!(d.write("options/none", "1").is_err());
+        assert_eq!(j.notes().len(), 2);
+    }
+
+    #[test]
+    fn function_commands() {
+        let (_t, d, j) = tree();
+        d.append("set_ftrace_filter", "vfs_write:traceoff:3\n").unwrap();
+        d.append("set_ftrace_filter", "x:traceon\n").unwrap();
+        let path = d.file("set_ftrace_filter");
+        assert_eq!(j.notes(), [Undo::Append { path, value: "!vfs_write:traceoff:3".into() }], "the other was there");
+        assert_eq!(entry_to_write("set_graph_function", "foo [bar]").as_deref(), Some("foo"));
+        assert_eq!(entry_to_write("set_ftrace_pid", "12").as_deref(), Some("12"));
+        assert!(is_function_command("a:traceoff") && !is_function_command("a:mod:b") && !is_function_command("a"));
     }
 
     #[test]

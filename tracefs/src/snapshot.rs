@@ -49,19 +49,10 @@ impl Instance {
 
     /// True when a snapshot buffer is allocated.
     pub fn has_snapshot(&self) -> Result<bool> {
-        let file = self.snapshot_file(None)?;
-        let bytes = read_head(&self.file(file))?;
+        // The whole text of a large snapshot takes long.
+        let bytes = self.dir().read_head(self.snapshot_file(None)?, 4096)?;
         Ok(!String::from_utf8_lossy(&bytes).contains("Snapshot is freed"))
     }
-}
-
-/// The first few kilobytes: the whole text of a large snapshot takes long.
-fn read_head(path: &std::path::Path) -> Result<Vec<u8>> {
-    use std::io::Read;
-    let file = std::fs::File::open(path).map_err(|e| crate::Error::io("open", path, e))?;
-    let mut head = Vec::new();
-    file.take(4096).read_to_end(&mut head).map_err(|e| crate::Error::io("read", path, e))?;
-    Ok(head)
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl Instance {
         tolerant(self.set_on(false))?;
         self.disable_tracer()?;
         tolerant(self.enable(&EventTarget::All, false))?;
-        self.clear_system_filters()?;
+        tolerant(self.clear_filters_of(&EventTarget::All))?;
         tolerant(self.dir().write(PidList::Function.file(), " "))?;
         tolerant(self.clear(None))
     }
@@ -103,28 +103,6 @@ impl Instance {
         tolerant(self.set_tracer("nop"))
     }
 
-    /// Removes the filters of all systems (each system's `filter`, which stands for all its events).
-    pub fn clear_system_filters(&self) -> Result<()> {
-        for s in self.event_systems()? {
-            tolerant(self.clear_event_filter(&EventTarget::System(s)))?;
-        }
-        Ok(())
-    }
-
-    /// Removes the filter of every event.
-    pub fn clear_all_filters(&self) -> Result<()> {
-        for s in self.event_systems()? {
-            for e in self.events_of(&s)? {
-                let t = EventTarget::Event(s.clone(), e);
-                // Most events have none, and a write costs the kernel much more than a read.
-                if !matches!(self.event_filter(&t), Ok(None)) {
-                    tolerant(self.clear_event_filter(&t))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Puts an instance back to what it is after a boot: tracing off, tracer `nop`, events off, process and function
     /// filters empty, data, event filters and triggers gone, clock `local`, every CPU, latency 0, tracing on.
     ///
@@ -132,7 +110,6 @@ impl Instance {
     /// `between` runs after events and triggers are gone and before the clock is set: the moment to remove dynamic events.
     pub fn reset_with(&self, between: impl FnOnce(&Instance) -> Result<()>) -> Result<()> {
         self.disable_all()?;
-        self.clear_all_filters()?;
         self.clear_all_triggers()?;
         between(self)?;
         tolerant(self.clear_error_log())?;

@@ -256,6 +256,42 @@ impl Feed {
         Unit { index: unit.index.saturating_add(1), part: 0 }
     }
 
+    /// The unit before this one, `None` before the first.
+    pub fn before(&self, unit: Unit) -> Option<Unit> {
+        if unit.part > 0 {
+            return Some(Unit { index: unit.index, part: unit.part - 1 });
+        }
+        let index = unit.index.checked_sub(1)?;
+        let mut part = 0;
+        if let Data::Packed(table) = &self.data
+            && let Ok(Some(chunk)) = table.get(&self.shared, index)
+        {
+            part = chunk.unpacked.saturating_sub(1) / u32::try_from(self.window).unwrap_or(u32::MAX);
+        }
+        Some(Unit { index, part })
+    }
+
+    /// The unit behind the last one.
+    pub fn end(&self) -> Unit {
+        let index = match &self.data {
+            Data::Plain { size, .. } => size.div_ceil(self.window as u64),
+            Data::Packed(table) => table.known_len(&self.shared),
+        };
+        Unit { index, part: 0 }
+    }
+
+    /// As [`Feed::load`], without unpacking what comes after it.
+    pub fn load_alone(&mut self, unit: Unit) -> Result<Option<Arc<Block>>> {
+        let table = match &self.data {
+            Data::Plain { offset, size } => return self.load_plain(*offset, *size, unit.index),
+            Data::Packed(table) => table.clone(),
+        };
+        let Some(chunk) = table.get(&self.shared, unit.index)? else { return Ok(None) };
+        let part = self.part(&chunk, unit);
+        let shared = &self.shared;
+        shared.with_unpacker(|u| u.chunk(&shared.source, &shared.pool, shared.codec, &chunk, part)).map(Some)
+    }
+
     /// The block of a unit, `None` behind the last one.
     pub fn load(&mut self, unit: Unit) -> Result<Option<Arc<Block>>> {
         let table = match &self.data {

@@ -1,6 +1,8 @@
 //! The records of many CPUs in the order of time.
 
-use std::sync::Arc;
+mod back;
+
+use std::{collections::BinaryHeap, sync::Arc};
 
 use crate::{
     ring::{
@@ -54,12 +56,14 @@ pub struct Merge {
     /// Whether the first of the heap was handed out, so that its input has to go on first.
     handed_out: bool,
     started: bool,
+    /// On the way back: corrected time and number of each input's present record.
+    back: Option<BinaryHeap<(u64, u32)>>,
 }
 
 impl Merge {
     /// A merge of these inputs, in this order for equal times.
     pub fn new(inputs: Vec<Input>) -> Merge {
-        Merge { heap: Vec::with_capacity(inputs.len()), inputs, handed_out: false, started: false }
+        Merge { heap: Vec::with_capacity(inputs.len()), inputs, handed_out: false, started: false, back: None }
     }
 
     /// The inputs.
@@ -71,12 +75,15 @@ impl Merge {
     pub fn inputs_mut(&mut self) -> &mut [Input] {
         self.started = false;
         self.handed_out = false;
+        self.back = None;
         self.heap.clear();
         &mut self.inputs
     }
 
+    /// Also turns round after [`Merge::prev`]: one input stands at the record handed out last, the others before it.
     fn start(&mut self) {
         self.started = true;
+        self.back = None;
         self.handed_out = false;
         self.heap.clear();
         for (i, input) in self.inputs.iter_mut().enumerate() {
@@ -179,6 +186,7 @@ impl Merge {
     fn seek_by(&mut self, ts: u64, seek: impl Fn(usize, &mut CpuStream, u64) -> bool) {
         self.handed_out = false;
         self.started = true;
+        self.back = None;
         self.heap.clear();
         for (i, input) in self.inputs.iter_mut().enumerate() {
             let time = &input.time;
@@ -219,7 +227,7 @@ impl Merge {
     pub fn seek_tail(&mut self, n: u64) -> bool {
         self.rewind();
         // The pieces of all inputs from the latest to the earliest, until those taken have n records.
-        let mut heap = std::collections::BinaryHeap::new();
+        let mut heap = BinaryHeap::new();
         for (i, input) in self.inputs.iter().enumerate() {
             push_piece(&mut heap, input, i, input.stream.pieces());
         }
@@ -266,7 +274,7 @@ impl Merge {
 type Piece = (u64, usize, u64);
 
 /// Adds the last piece before `end` that has records.
-fn push_piece(heap: &mut std::collections::BinaryHeap<Piece>, input: &Input, i: usize, end: u64) {
+fn push_piece(heap: &mut BinaryHeap<Piece>, input: &Input, i: usize, end: u64) {
     let found = (0..end).rev().take(4096).find_map(|p| input.stream.piece_ts(p).map(|ts| (ts, p)));
     if let Some((ts, piece)) = found {
         heap.push((input.time.correct(ts), i, piece));

@@ -1,5 +1,7 @@
 //! The records of one CPU, one after the other.
 
+mod back;
+
 use std::sync::Arc;
 
 use crate::{
@@ -112,6 +114,8 @@ pub struct CpuStream {
     cut: bool,
     head: Option<Head>,
     subbufs_done: u64,
+    /// The records of a sub-buffer, for the way back.
+    index: back::Index,
 }
 
 impl CpuStream {
@@ -130,6 +134,7 @@ impl CpuStream {
             cut: false,
             head: None,
             subbufs_done: 0,
+            index: back::Index::default(),
         }
     }
 
@@ -219,35 +224,62 @@ impl CpuStream {
     /// Goes to the next sub-buffer that can be walked. False at the end.
     fn next_filled(&mut self) -> bool {
         while self.next_raw() {
-            let Some(block) = &self.block else { return false };
-            let data = block.data().get(self.subbuf..self.subbuf_end).unwrap_or_default();
-            let offset = block.base().wrapping_add(self.subbuf as u64);
-            match self.layout.header(data, offset) {
-                Ok(header) => {
-                    self.enter(&header);
-                    return true;
-                }
-                Err(error) => {
-                    // Where the data were cut off, the records that are whole count.
-                    let room = data.len().saturating_sub(self.layout.data_offset);
-                    let cut = match &error {
-                        Error::Commit { .. } if data.len() < self.layout.size && room > 0 => {
-                            self.layout.endian.uint(data, 0, 8)
-                        }
-                        _ => None,
-                    };
-                    let index = self.subbuf_index(offset);
-                    let lost = if cut.is_some() { "the end of this sub-buffer" } else { "this sub-buffer" };
-                    self.warn(self.file_offset(offset), index, error, lost);
-                    if let Some(ts) = cut {
-                        self.enter(&SubBufHeader { ts, commit: room, lost: Lost::None });
-                        self.cut = true;
-                        return true;
-                    }
-                }
+            if self.enter_present(false) {
+                return true;
             }
         }
         false
+    }
+
+    /// Begins to walk the present sub-buffer. False when it is damaged, which is told unless it is `known`.
+    fn enter_present(&mut self, known: bool) -> bool {
+        let Some(block) = &self.block else { return false };
+        let data = block.data().get(self.subbuf..self.subbuf_end).unwrap_or_default();
+        let offset = block.base().wrapping_add(self.subbuf as u64);
+        let error = match self.layout.header(data, offset) {
+            Ok(header) => {
+                self.enter(&header);
+                self.cut = known;
+                return true;
+            }
+            Err(error) => error,
+        };
+        // Where the data were cut off, the records that are whole count.
+        let room = data.len().saturating_sub(self.layout.data_offset);
+        let cut = match &error {
+            Error::Commit { .. } if data.len() < self.layout.size && room > 0 => self.layout.endian.uint(data, 0, 8),
+            _ => None,
+        };
+        if !known {
+            let index = self.subbuf_index(offset);
+            let lost = if cut.is_some() { "the end of this sub-buffer" } else { "this sub-buffer" };
+            self.warn(self.file_offset(offset), index, error, lost);
+        }
+        let Some(ts) = cut else { return false };
+        self.enter(&SubBufHeader { ts, commit: room, lost: Lost::None });
+        self.cut = true;
+        true
+    }
+
+    /// The next record of the present sub-buffer; `None` at its end, and at damage, which is told.
+    fn step_within(&mut self) -> Option<Head> {
+        let data = self.block.as_ref()?.data();
+        let step = match (self.layout.old_format, self.layout.endian) {
+            (true, endian) => self.walk.old_event(data, endian),
+            (false, Endian::Little) => self.walk.event::<false>(data),
+            (false, Endian::Big) => self.walk.event::<true>(data),
+        };
+        match step {
+            Step::Event { start, len, .. } => {
+                let lost = std::mem::take(&mut self.lost);
+                Some(Head { ts: self.walk.ts, start: start as u32, len: len as u32, lost })
+            }
+            Step::Bad(why) => {
+                self.bad_record(why);
+                None
+            }
+            _ => None,
+        }
     }
 
     fn enter(&mut self, header: &SubBufHeader) {

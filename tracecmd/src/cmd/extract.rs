@@ -11,6 +11,7 @@ use crate::cmd::record_options;
 use crate::plan::{Buffer, Plan, Verb};
 use crate::recorder::{self, Raw};
 use crate::session::Session;
+use crate::signal::Signals;
 use crate::tracefile::{self, BufferFacts, Extras};
 use crate::{date, stats};
 
@@ -35,6 +36,8 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
         return plan.print();
     }
     let output = plan.output_path();
+    // What is taken out of the kernel's buffers gets into the file, whatever comes.
+    let _signals = Signals::block()?;
     let mut session = Session::open(&plan)?;
     session.settings_before_extract(&plan)?;
     let mut data: Vec<Vec<Raw>> = Vec::new();

@@ -67,12 +67,12 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     if let Sql::Synth(s) = &mut sql {
         if let Some(field) = last("m").or_else(|| last("c")) {
             let make: fn(String) -> Handler = if has("m") { Handler::Max } else { Handler::Change };
-            if has("T") || !(has("s") || has("S")) {
-                s.on_trace(make, &field)?;
-            }
             if let Some(fields) = last("S") {
                 let fields: Vec<String> = fields.split(',').map(|f| f.trim().to_owned()).collect();
                 s.on_save(make, &field, &fields)?;
+            }
+            if has("T") || !(has("s") || has("S")) {
+                s.on_trace(make, &field)?;
             }
             if has("T") || has("s") {
                 s.on_snapshot(make, &field)?;

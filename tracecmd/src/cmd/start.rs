@@ -10,6 +10,7 @@ use crate::cli::{self, Ctx};
 use crate::cmd::record_options;
 use crate::plan::{Plan, Verb};
 use crate::session::Session;
+use crate::signal::Signals;
 
 /// The options of `start`.
 pub fn command() -> Command {
@@ -30,8 +31,11 @@ pub fn configure(plan: &Plan) -> anyhow::Result<ExitCode> {
     if plan.dry_run {
         return plan.print();
     }
+    // A signal in the midst of it leaves nothing half done.
+    let signals = Signals::block()?;
     let mut session = Session::open(plan)?;
     session.configure(plan)?;
+    anyhow::ensure!(!signals.pending(), "ended by a signal; what was set is brought back");
     if plan.command.is_empty() {
         session.limit_to(plan, None)?;
         if !plan.keep_before {
@@ -45,6 +49,7 @@ pub fn configure(plan: &Plan) -> anyhow::Result<ExitCode> {
     session.limit_to(plan, Some(held.pid))?;
     let mut child = held.go()?;
     session.keep();
+    signals.release()?;
     if plan.fork {
         return Ok(ExitCode::SUCCESS);
     }
