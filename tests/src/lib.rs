@@ -5,7 +5,12 @@
 //! as *ignored* there, with the reason on standard error (see [`skip`]).
 
 pub mod compare;
+pub mod damage;
 pub mod generate;
 pub mod guest;
+pub mod limited;
 pub mod programs;
+pub mod seeds;
 pub mod skip;
+pub mod target_seeds;
+pub mod targets;

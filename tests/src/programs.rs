@@ -9,6 +9,20 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace").to_path_buf()
 }
 
+/// The recordings in `fixtures/`, by name.
+///
+/// # Panics
+/// When the directory cannot be read.
+pub fn fixtures() -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(workspace().join("fixtures"))
+        .expect("fixtures/")
+        .map(|e| e.expect("a directory entry").path())
+        .filter(|p| p.extension().is_some_and(|e| e == "dat"))
+        .collect();
+    files.sort();
+    files
+}
+
 /// Our binary: `TRACECMD_BIN`, else built now in the profile of this test (so that it is never an old one).
 ///
 /// # Panics

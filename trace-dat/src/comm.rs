@@ -3,9 +3,12 @@
 //! `saved_cmdlines` has one process to a line: pid, a blank, the name. While events are printed, `sched_switch` and
 //! `sched_wakeup` tell the names of more processes; these count from the next shown record on.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use rustc_hash::FxHashMap;
@@ -47,6 +50,8 @@ pub struct Comms {
     saved: OnceLock<Saved>,
     learnt: OnceLock<Box<[OnceLock<Box<Learnt>>]>>,
     count: AtomicUsize,
+    /// Makes it impossible to choose pids that all fall into one bucket.
+    key: u64,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +80,13 @@ impl Default for Comms {
 impl Comms {
     /// Names of a saved_cmdlines text that is loaded when the first name is asked for. A text that cannot be loaded counts as empty.
     pub fn new(load: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'static) -> Self {
-        Comms { load: Box::new(load), saved: OnceLock::new(), learnt: OnceLock::new(), count: AtomicUsize::new(0) }
+        Comms {
+            load: Box::new(load),
+            saved: OnceLock::new(),
+            learnt: OnceLock::new(),
+            count: AtomicUsize::new(0),
+            key: RandomState::new().hash_one(0),
+        }
     }
 
     fn saved(&self) -> &Saved {
@@ -108,7 +119,9 @@ impl Comms {
     }
 
     fn bucket(&self, pid: i32) -> Option<&OnceLock<Box<Learnt>>> {
-        self.learnt.get()?.get(pid as u32 as usize % BUCKETS)
+        // Multiply and shift: the upper bits choose.
+        let hash = (u64::from(pid as u32)).wrapping_mul(self.key | 1).wrapping_add(self.key.rotate_left(32));
+        self.learnt.get()?.get((hash >> 52) as usize % BUCKETS)
     }
 
     fn find_learnt(&self, pid: i32) -> Option<&Learnt> {

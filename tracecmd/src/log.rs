@@ -18,7 +18,7 @@ impl Log for Stderr {
                 Level::Warn => "warning: ",
                 _ => "",
             };
-            let _ = writeln!(std::io::stderr(), "{}: {mark}{}", program(), record.args());
+            let _ = writeln!(crate::output::guard::stderr(), "{}: {mark}{}", program(), record.args());
         }
     }
 

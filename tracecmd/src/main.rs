@@ -12,7 +12,10 @@ fn main() -> ExitCode {
         Err(error) if tracecmd::cli::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // One line: what failed, then each cause.
-            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{program}: {error:#}\n"));
+            let _ = std::io::Write::write_fmt(
+                &mut tracecmd::output::guard::stderr(),
+                format_args!("{program}: {error:#}\n"),
+            );
             ExitCode::FAILURE
         }
     }

@@ -4,7 +4,7 @@
 //! sub-buffers through a pipe into its file. Compression never runs here: the traced machine is disturbed least.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,8 @@ pub struct Raw {
     pub cpu: u32,
     /// Bytes in it: whole sub-buffers.
     pub bytes: u64,
+    /// Why the recorder could not bring all of the kernel's data into the file.
+    pub failure: Option<anyhow::Error>,
     file: File,
     /// With `-m`: the older half, whose data comes first; it has no name any more.
     older: Option<File>,
@@ -49,7 +51,7 @@ pub struct Raw {
 impl Raw {
     /// A file that holds `bytes` bytes of whole sub-buffers.
     pub fn of(path: PathBuf, cpu: u32, bytes: u64, file: File) -> Raw {
-        Raw { path, cpu, bytes, file, older: None }
+        Raw { path, cpu, bytes, failure: None, file, older: None }
     }
 
     /// Hands out the data in order, in pieces of at most `size` bytes.
@@ -89,7 +91,7 @@ impl Raw {
 #[derive(Debug)]
 pub struct Recorder {
     stop: StopHandle,
-    thread: JoinHandle<anyhow::Result<Raw>>,
+    thread: JoinHandle<Raw>,
     tid: i32,
     path: PathBuf,
 }
@@ -143,8 +145,13 @@ impl Sink {
         Ok(())
     }
 
-    fn finish(self, cpu: u32) -> Raw {
-        Raw { path: self.path, cpu, bytes: self.in_file + self.in_other, file: self.file, older: self.other }
+    /// Ends the file with its last whole sub-buffer; an output that failed may have got a part of one.
+    fn finish(self, cpu: u32, failure: Option<anyhow::Error>) -> Raw {
+        if failure.is_some() {
+            let _ = self.file.set_len(self.in_file);
+        }
+        let bytes = self.in_file + self.in_other;
+        Raw { path: self.path, cpu, bytes, failure, file: self.file, older: self.other }
     }
 }
 
@@ -157,7 +164,7 @@ impl Recorder {
         let stop = StopHandle::new()?;
         let mut reader = CpuReader::open(instance, cpu)?.with_stop(stop.clone());
         let subbuf = reader.subbuf_size() as u64;
-        let sink = Sink::new(path, how.max_bytes, subbuf)?;
+        let mut sink = Sink::new(path, how.max_bytes, subbuf)?;
         // Splicing moves up to a pipe's worth at a time, which may be more than a half of the limit.
         if how.no_splice || sink.other.is_some() && sink.half < 8 << 20 {
             reader = reader.without_splice();
@@ -174,9 +181,13 @@ impl Recorder {
                 let failed = begun.is_err();
                 let _ = ready.send(begun.map(|()| nix::unistd::gettid().as_raw()));
                 if failed {
-                    return Ok(sink.finish(cpu));
+                    return sink.finish(cpu, None);
                 }
-                record(&mut reader, sink, cpu, &how)
+                let mut failure = None;
+                if let Err(e) = record(&mut reader, &mut sink, &how, &mut failure) {
+                    failure = Some(e);
+                }
+                sink.finish(cpu, failure)
             })
             .context("cannot start a recorder")?;
         let tid = is_ready.recv().context("a recorder ended at once")??;
@@ -193,52 +204,85 @@ impl Recorder {
         self.stop.stop();
     }
 
-    /// Waits for its end.
+    /// Waits for its end. What it could not save is told by [`Raw::failure`]; what it did save is there all the same.
     ///
     /// # Errors
-    /// What went wrong in it.
+    /// Nothing of it can be had.
     pub fn join(self) -> anyhow::Result<Raw> {
         let Recorder { stop, thread, path, .. } = self;
         stop.stop();
-        match thread.join() {
-            Ok(result) => result.with_context(|| format!("recorder of {}", path.display())),
-            Err(_) => anyhow::bail!("the recorder of {} failed", path.display()),
-        }
+        thread.join().map_err(|_| anyhow::anyhow!("the recorder of {} failed", path.display()))
     }
 }
 
+/// Pause before another attempt to write to an output that failed.
+const RETRY: Duration = Duration::from_millis(500);
+
 /// The life of a recorder.
-fn record(reader: &mut CpuReader, mut sink: Sink, cpu: u32, how: &Settings) -> anyhow::Result<Raw> {
-    loop {
-        if how.poll {
-            if reader.wait(Some(Duration::ZERO))? == Wait::Stopped {
-                break;
-            }
-        } else if reader.wait(None)? == Wait::Stopped {
+///
+/// When the output fails (a full disk) this is told once, and tried again until the end: somebody may make room. Nothing
+/// that was taken from the kernel is dropped meanwhile; what the kernel cannot keep in its buffer it counts as lost.
+fn record(
+    reader: &mut CpuReader,
+    sink: &mut Sink,
+    how: &Settings,
+    failure: &mut Option<anyhow::Error>,
+) -> anyhow::Result<()> {
+    let mut stopped = false;
+    while !stopped {
+        stopped = match how.poll {
+            true => reader.wait(Some(Duration::ZERO))? == Wait::Stopped,
+            false => reader.wait(None)? == Wait::Stopped,
+        };
+        if stopped {
             break;
         }
         let mut moved = false;
         loop {
-            let n = reader.transfer(sink.file.as_fd())?;
-            if n == 0 {
-                break;
+            match reader.transfer(sink.file.as_fd()) {
+                Ok(0) => break,
+                Ok(n) => {
+                    moved = true;
+                    sink.wrote(n as u64)?;
+                    if failure.take().is_some() {
+                        log::warn!("{}: can be written again", sink.path.display());
+                    }
+                }
+                Err(e) if e.is_output() => {
+                    if failure.is_none() {
+                        let e = anyhow::Error::from(e).context(format!("cannot write {}", sink.path.display()));
+                        log::warn!("{e:#}; trying again until the recording ends");
+                        *failure = Some(e);
+                    }
+                    // Not a wait for the kernel's buffer, which stays full.
+                    if reader.wait_stopped(RETRY)? {
+                        stopped = true;
+                        break;
+                    }
+                }
+                Err(e) => return Err(e.into()),
             }
-            moved = true;
-            sink.wrote(n as u64)?;
         }
         if !moved && !how.poll && !how.pause.is_zero() {
             std::thread::sleep(how.pause);
         }
     }
-    drain(reader, &mut sink)?;
-    Ok(sink.finish(cpu))
+    drain(reader, sink)?;
+    *failure = None;
+    Ok(())
 }
 
 /// Takes what is in the buffer now, the last, partly filled sub-buffer included.
 fn drain(reader: &mut CpuReader, sink: &mut Sink) -> anyhow::Result<()> {
     // Tracing is off: what is there is bounded by the buffer. Should somebody have switched it on again, this ends all the same.
     for _ in 0..1 << 22 {
-        let n = reader.flush(sink.file.as_fd(), 1)?;
+        let n = match reader.flush(sink.file.as_fd(), 1) {
+            Ok(n) => n,
+            Err(e) if e.is_output() => {
+                return Err(anyhow::Error::from(e).context(format!("cannot write {}", sink.path.display())));
+            }
+            Err(e) => return Err(e.into()),
+        };
         if n == 0 {
             break;
         }
@@ -255,7 +299,7 @@ pub fn extract(instance: &Instance, cpu: u32, path: &Path, snapshot: bool) -> an
     let mut reader = if snapshot { CpuReader::open_snapshot(instance, cpu)? } else { CpuReader::open(instance, cpu)? };
     let mut sink = Sink::new(path, None, reader.subbuf_size() as u64)?;
     drain(&mut reader, &mut sink)?;
-    Ok(sink.finish(cpu))
+    Ok(sink.finish(cpu, None))
 }
 
 /// The per-CPU file of a buffer: `OUTPUT.cpuN`, `OUTPUT.INSTANCE.cpuN`; with `--temp` in that directory.
@@ -277,14 +321,17 @@ pub fn raw_path(output: &Path, temp: Option<&Path>, instance: &str, cpu: u32) ->
     Ok(dir.join(name))
 }
 
-/// Flushes a file's data to the disk.
-pub fn sync(raw: &mut Raw) {
-    let _ = raw.file.flush();
+/// The file that describes the kernel of a recording that did not end: `OUTPUT.meta`, where the raw data lie.
+pub fn description_path(output: &Path, temp: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let mut path = raw_path(output, temp, "", 0)?;
+    path.set_extension("meta");
+    Ok(path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     #[test]
     fn names_of_raw_files() {
@@ -294,6 +341,7 @@ mod tests {
         assert_eq!(path(Some("/tmp"), "foo"), Path::new("/tmp/b.dat.foo.cpu3"));
         assert_eq!(raw_path(Path::new("x.dat"), None, "", 0).unwrap(), Path::new("x.dat.cpu0"));
         assert!(raw_path(Path::new("/"), None, "", 0).is_err());
+        assert_eq!(description_path(Path::new("/a/b.dat"), None).unwrap(), Path::new("/a/b.dat.meta"));
     }
 
     #[test]
@@ -307,7 +355,7 @@ mod tests {
             sink.file.write_all(&[n; 4096]).unwrap();
             sink.wrote(4096).unwrap();
         }
-        let mut raw = sink.finish(0);
+        let mut raw = sink.finish(0, None);
         assert_eq!(raw.bytes, 3 * 4096);
         let mut seen = Vec::new();
         raw.for_each(4096, |b| {

@@ -229,6 +229,20 @@ pub fn codec(plan: &Plan) -> Codec {
     }
 }
 
+/// Writes a file that has everything but data, for a recording that may not end; it is on disk when this returns.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write_description(path: &Path, meta: &Metadata, facts: &[BufferFacts]) -> anyhow::Result<()> {
+    let long_size = if size_of::<usize>() == 4 { LongSize::Four } else { LongSize::Eight };
+    let page_size = facts.first().map_or(4096, |f| f.subbuf as u32);
+    let head = FileHead { version: FileVersion::V7, endian: HOST_ENDIAN, long_size, page_size, codec: Codec::Zstd };
+    let heads = facts.iter().map(|f| BufferHead::new(f.name.as_str(), f.selected_clock(), f.subbuf as u32));
+    let writer = Writer::create(path, head, meta, heads.collect())?;
+    writer.commit_synced()?;
+    Ok(())
+}
+
 /// Writes the file. `data` holds for each of `facts` the raw data of its CPUs, ascending.
 ///
 /// # Errors
@@ -266,7 +280,8 @@ pub fn write(
             raw.for_each(piece, |bytes| Ok(writer.sub_buffers(bytes)?))?;
         }
     }
-    Ok(writer.commit()?)
+    // The raw data go next.
+    Ok(writer.commit_synced()?)
 }
 
 /// Says where the data of each CPU went, in the words that scripts read.

@@ -98,6 +98,10 @@ pub struct CpuReader {
     stop: StopHandle,
     pipe: Option<Pipe>,
     buf: Vec<u8>,
+    /// The part of `buf` that has not reached the output.
+    rest: std::ops::Range<usize>,
+    /// Bytes of the batch that is on its way to the output, 0 when all has arrived.
+    batch: usize,
     can_splice: bool,
 }
 
@@ -106,6 +110,8 @@ struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     size: usize,
+    /// Bytes in it that have not reached the output.
+    holds: usize,
 }
 
 impl CpuReader {
@@ -141,7 +147,8 @@ impl CpuReader {
         if subbuf == 0 {
             return Err(Error::Invalid("a sub-buffer has at least one byte".into()));
         }
-        Ok(CpuReader { file, path, subbuf, stop: StopHandle::new()?, pipe: None, buf: Vec::new(), can_splice: true })
+        let stop = StopHandle::new()?;
+        Ok(CpuReader { file, path, subbuf, stop, pipe: None, buf: Vec::new(), rest: 0..0, batch: 0, can_splice: true })
     }
 
     /// The same reader with a stop handle that others share.
@@ -197,6 +204,16 @@ impl CpuReader {
         }
     }
 
+    /// Waits for the stop handle only; true when it was raised.
+    pub fn wait_stopped(&self, timeout: Duration) -> Result<bool> {
+        let mut fds = [PollFd::new(self.stop.0.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX)) {
+            Ok(n) => Ok(n > 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(e) => Err(Error::io("poll", &self.path, e.into())),
+        }
+    }
+
     /// One sub-buffer as it is now, also a partly filled one, without waiting. `None`: nothing there.
     ///
     /// What follows the data in the sub-buffer is zero.
@@ -223,16 +240,22 @@ impl CpuReader {
     /// Moves whole sub-buffers to `out` without waiting, as many as there are (up to the size of the internal pipe).
     /// Gives the bytes moved; 0 means that no sub-buffer is full.
     ///
+    /// What was taken from the kernel is never dropped: when `out` fails (a full disk), the next call goes on with the byte
+    /// at which it failed, and counts the whole.
+    ///
     /// # Errors
-    /// Failures of the kernel file, and of `out` (disk full: `ENOSPC`).
+    /// Failures of the kernel file, and of `out` ([`Error::is_output`]).
     pub fn transfer(&mut self, out: BorrowedFd<'_>) -> Result<usize> {
+        if let Some(done) = self.resume(out)? {
+            return Ok(done);
+        }
         if !self.can_splice {
             return self.copy(out);
         }
         if self.pipe.is_none() {
             self.pipe = Some(Pipe::new()?);
         }
-        let pipe = self.pipe.as_ref().ok_or_else(|| Error::Invalid("no pipe".into()))?;
+        let pipe = self.pipe.as_mut().ok_or_else(|| Error::Invalid("no pipe".into()))?;
         let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
         let got = loop {
             match splice(&self.file, None, &pipe.write, None, pipe.size, flags) {
@@ -246,23 +269,52 @@ impl CpuReader {
                 Err(e) => return Err(Error::io("splice", &self.path, e.into())),
             }
         };
-        let mut left = got;
-        while left > 0 {
-            match splice(&pipe.read, None, out, None, left, SpliceFFlags::SPLICE_F_MOVE) {
-                Ok(0) => return Err(out_error(Errno::EPIPE)),
-                Ok(n) => left -= n,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => wait_writable(out)?,
-                Err(Errno::EINVAL) => {
+        pipe.holds = got;
+        self.batch = got;
+        Ok(self.resume(out)?.unwrap_or(0))
+    }
+
+    /// Bytes that were taken from the kernel and have not reached the output, because it failed.
+    pub fn pending(&self) -> usize {
+        self.pipe.as_ref().map_or(0, |p| p.holds) + self.rest.len()
+    }
+
+    /// Brings what is pending to `out`; the bytes of its whole batch, `None` when nothing was pending.
+    fn resume(&mut self, out: BorrowedFd<'_>) -> Result<Option<usize>> {
+        if self.batch == 0 {
+            return Ok(None);
+        }
+        while let Some(pipe) = self.pipe.as_mut().filter(|p| p.holds > 0) {
+            if !self.rest.is_empty() {
+                // Bytes that came out of the pipe by hand go first.
+                write_all(out, &self.buf, &mut self.rest)?;
+            }
+            if self.can_splice {
+                match splice(&pipe.read, None, out, None, pipe.holds, SpliceFFlags::SPLICE_F_MOVE) {
+                    Ok(0) => return Err(out_error(Errno::EPIPE)),
+                    Ok(n) => pipe.holds -= n,
+                    Err(Errno::EINTR) => {}
+                    Err(Errno::EAGAIN) => wait_writable(out)?,
                     // This target cannot be spliced into: what is in the pipe goes by hand, and from now on all does.
-                    self.can_splice = false;
-                    drain(&pipe.read, left, out)?;
-                    left = 0;
+                    Err(Errno::EINVAL) => self.can_splice = false,
+                    Err(e) => return Err(out_error(e)),
                 }
+                continue;
+            }
+            self.buf.resize(self.subbuf.max(1 << 16), 0);
+            let want = pipe.holds.min(self.buf.len());
+            match nix::unistd::read(&pipe.read, &mut self.buf[..want]) {
+                Ok(0) => return Err(out_error(Errno::EPIPE)),
+                Ok(n) => {
+                    pipe.holds -= n;
+                    self.rest = 0..n;
+                }
+                Err(Errno::EINTR) => {}
                 Err(e) => return Err(out_error(e)),
             }
         }
-        Ok(got)
+        write_all(out, &self.buf, &mut self.rest)?;
+        Ok(Some(std::mem::take(&mut self.batch)))
     }
 
     /// Splices straight into a pipe, without the one between; for targets that are pipes themselves.
@@ -280,12 +332,15 @@ impl CpuReader {
 
     /// One sub-buffer by read and write.
     fn copy(&mut self, out: BorrowedFd<'_>) -> Result<usize> {
-        let n = self.read_subbuf()?;
-        if n == 0 {
+        if let Some(done) = self.resume(out)? {
+            return Ok(done);
+        }
+        if self.read_subbuf()? == 0 {
             return Ok(0);
         }
-        write_all(out, &self.buf[..self.subbuf])?;
-        Ok(self.subbuf)
+        self.rest = 0..self.subbuf;
+        self.batch = self.subbuf;
+        Ok(self.resume(out)?.unwrap_or(0))
     }
 
     /// Moves everything that is left, the partly filled sub-buffer included, without waiting. Gives the bytes moved.
@@ -324,7 +379,7 @@ impl Pipe {
                 Err(_) => break 1 << 16,
             }
         };
-        Ok(Pipe { read, write, size })
+        Ok(Pipe { read, write, size, holds: 0 })
     }
 }
 
@@ -334,7 +389,7 @@ fn set_nonblock(fd: BorrowedFd<'_>) -> nix::Result<()> {
 }
 
 fn out_error(e: Errno) -> Error {
-    Error::Io { op: "write to", path: PathBuf::from("the output"), source: e.into() }
+    Error::Io { op: Error::OUTPUT, path: PathBuf::from("the output"), source: e.into() }
 }
 
 fn wait_writable(out: BorrowedFd<'_>) -> Result<()> {
@@ -345,30 +400,14 @@ fn wait_writable(out: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
-fn write_all(out: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
-    while !bytes.is_empty() {
-        match nix::unistd::write(out, bytes) {
+/// Writes the part `rest` of `buf`, which shrinks as it is written.
+fn write_all(out: BorrowedFd<'_>, buf: &[u8], rest: &mut std::ops::Range<usize>) -> Result<()> {
+    while rest.start < rest.end {
+        match nix::unistd::write(out, &buf[rest.clone()]) {
             Ok(0) => return Err(out_error(Errno::ENOSPC)),
-            Ok(n) => bytes = &bytes[n..],
+            Ok(n) => rest.start += n,
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => wait_writable(out)?,
-            Err(e) => return Err(out_error(e)),
-        }
-    }
-    Ok(())
-}
-
-fn drain(pipe: &OwnedFd, mut left: usize, out: BorrowedFd<'_>) -> Result<()> {
-    let mut buf = vec![0; 1 << 16];
-    while left > 0 {
-        let want = left.min(buf.len());
-        match nix::unistd::read(pipe, &mut buf[..want]) {
-            Ok(0) => return Err(out_error(Errno::EPIPE)),
-            Ok(n) => {
-                write_all(out, &buf[..n])?;
-                left -= n;
-            }
-            Err(Errno::EINTR) => {}
             Err(e) => return Err(out_error(e)),
         }
     }
@@ -435,6 +474,39 @@ mod tests {
         assert_eq!(reader.transfer(out.as_fd()).unwrap(), 4096);
         let all = std::fs::read(path).unwrap();
         assert_eq!((all.len(), all[0], all[8191]), (8192, 1, 2));
+    }
+
+    /// A pipe that takes little stands for a disk that is full and then is not.
+    #[test]
+    fn nothing_is_dropped_when_the_output_fails() {
+        for splice in [true, false] {
+            let (r, w) = nix::unistd::pipe().unwrap();
+            let mut reader = CpuReader::from_fd(r, 4096).unwrap();
+            if !splice {
+                reader = reader.without_splice();
+            }
+            let bytes: Vec<u8> = (0..5 * 4096u32).map(|n| (n / 7) as u8).collect();
+            File::from(w).write_all(&bytes).unwrap();
+            let t = tempfile::tempdir().unwrap();
+            let path = t.path().join("out");
+            let out = File::create(&path).unwrap();
+            // A full device refuses every byte; the limit of a file's size stops in the middle of a sub-buffer.
+            let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+            let e = reader.transfer(full.as_fd()).unwrap_err();
+            assert!(e.is_output(), "{e}");
+            assert!(reader.pending() >= 4096);
+            let mut moved = 0;
+            loop {
+                let e = reader.transfer(full.as_fd());
+                assert!(e.is_err() || reader.pending() == 0);
+                match reader.transfer(out.as_fd()).unwrap() {
+                    0 => break,
+                    n => moved += n,
+                }
+            }
+            assert_eq!((moved, reader.pending()), (bytes.len(), 0));
+            assert_eq!(std::fs::read(&path).unwrap(), bytes, "splice: {splice}");
+        }
     }
 
     #[test]

@@ -214,6 +214,14 @@ impl Error {
         }
     }
 
+    /// What was done to an output that failed.
+    pub(crate) const OUTPUT: &str = "write to";
+
+    /// True when not the kernel's file failed but what its data was to be written to: a full disk, a closed connection.
+    pub fn is_output(&self) -> bool {
+        matches!(self, Error::Io { op: Error::OUTPUT, .. })
+    }
+
     /// True when the file does not exist.
     pub fn is_missing(&self) -> bool {
         self.errno() == Some(libc::ENOENT)

@@ -9,6 +9,10 @@ use std::{
 
 use crate::{Error, Result};
 
+/// `fsync` is not for this kind of file.
+const EINVAL: i32 = 22;
+const EROFS: i32 = 30;
+
 /// A file that appears under its name only when all of it is written.
 ///
 /// Dropped before [`OutputFile::commit`] it leaves nothing behind; a file that was there before is untouched until then.
@@ -81,6 +85,18 @@ impl OutputFile {
     /// The name it will have.
     pub fn path(&self) -> &Path {
         &self.target
+    }
+
+    /// Has the system write everything to the disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: what the disk refused.
+    pub fn sync(&self) -> Result<()> {
+        match self.file.sync_data() {
+            // A device, a file system without it.
+            Err(e) if matches!(e.raw_os_error(), Some(EINVAL | EROFS)) => Ok(()),
+            other => other.map_err(|source| Error::Io { path: self.target.clone(), what: "write all of", source }),
+        }
     }
 
     /// Gives the complete file its name.

@@ -182,6 +182,19 @@ impl Writer<OutputFile> {
     }
 }
 
+impl Writer<OutputFile> {
+    /// As [`Writer::commit`], and the file is on the disk when this returns: it outlives a crash of the machine.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`]; also what the disk refused later than the writing.
+    pub fn commit_synced(self) -> Result<Summary> {
+        let (file, summary) = self.finish()?;
+        file.sync()?;
+        file.commit()?;
+        Ok(summary)
+    }
+}
+
 impl<W: Write + Seek> Writer<W> {
     /// Writes the head and the metadata; the top buffer comes first in `buffers`.
     ///

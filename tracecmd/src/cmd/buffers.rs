@@ -87,7 +87,7 @@ pub fn cat(path: &Path) -> anyhow::Result<()> {
     use anyhow::Context;
     use std::io::{Read, Write};
     let mut file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::output::guard::stdout();
     let mut buf = vec![0; 1 << 16];
     loop {
         match file.read(&mut buf) {

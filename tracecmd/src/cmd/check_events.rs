@@ -22,7 +22,7 @@ pub fn run(cx: &Ctx, _m: &ArgMatches) -> anyhow::Result<ExitCode> {
     let fs = buffers::tracing()?;
     let decoder = trace_dat::Decoder::new(parts(&fs.top())?);
     let broken = decoder.check_events();
-    let mut err = std::io::stderr().lock();
+    let mut err = crate::output::guard::stderr();
     for (event, why) in &broken {
         writeln!(err, "{}: {event}: {why}", cx.program)?;
     }

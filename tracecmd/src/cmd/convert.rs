@@ -111,7 +111,7 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     files::warn(&cx.program, &file);
     let summary = result?;
     if !m.get_flag("quiet") {
-        files::print_offsets(&summary, &mut std::io::stderr().lock())?;
+        files::print_offsets(&summary, &mut crate::output::guard::stderr())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -89,7 +89,7 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
         parts.add("summary");
     }
     let source = Source::open(&path).with_context(|| format!("cannot open '{}'", path.display()))?;
-    let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    let mut out = BufWriter::with_capacity(1 << 16, crate::output::guard::stdout());
     if m.get_flag("validate") {
         let mut nowhere = std::io::sink();
         dump::dump(&source, &path, Parts::all(), &mut nowhere)

@@ -9,6 +9,8 @@ use trace_dat::{Decoder, Record, format::Event, read::TraceFile};
 
 use super::mem;
 use crate::cli::Ctx;
+use crate::files;
+use crate::output::guard;
 
 /// Most callers of one event that are used.
 const MAX_DEPTH: usize = 256;
@@ -248,7 +250,7 @@ fn print_children(node: &Node, indent: &str, out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// When the file cannot be read or is a latency trace.
-pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
+pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     let file = TraceFile::open(mem::input(m))?;
     ensure!(file.latency_texts().is_empty(), "a latency trace has no records to count");
     let dec = file.decoder();
@@ -268,6 +270,6 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     let mut out = Vec::new();
     hist.print(&dec, &mut out);
-    std::io::stdout().write_all(&out).context("cannot write the trees")?;
-    Ok(ExitCode::SUCCESS)
+    guard::stdout().write_all(&out).context("cannot write the trees")?;
+    Ok(if files::warn(&cx.program, &file) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -120,7 +120,7 @@ pub fn run(cx: &Ctx, _m: &ArgMatches) -> anyhow::Result<ExitCode> {
             _ => {}
         }
     }
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = crate::output::guard::stdout();
     stdout.write_all(&text)?;
     stdout.flush()?;
     Ok(ExitCode::SUCCESS)

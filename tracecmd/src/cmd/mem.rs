@@ -8,6 +8,8 @@ use rustc_hash::FxHashMap;
 use trace_dat::{Decoder, Record, format::Event, read::TraceFile};
 
 use crate::cli::Ctx;
+use crate::files;
+use crate::output::guard;
 
 /// Defines the options.
 pub fn command() -> Command {
@@ -174,7 +176,7 @@ impl Books {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
+pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     let path = input(m);
     let file = TraceFile::open(&path)?;
     let dec = file.decoder();
@@ -184,6 +186,6 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     while let Some(record) = merge.next() {
         books.see(&dec, &record.record());
     }
-    std::io::stdout().write_all(&books.print()).context("cannot write the table")?;
-    Ok(ExitCode::SUCCESS)
+    guard::stdout().write_all(&books.print()).context("cannot write the table")?;
+    Ok(if files::warn(&cx.program, &file) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -94,6 +94,7 @@ fn record(plan: &Plan, background: Option<Background>) -> anyhow::Result<ExitCod
     let guests = start_guests(plan, &session, own_id.unwrap_or_default())?;
     let mut recorders = Recorders::new();
     if !latency {
+        recorders.describe(plan, &session, &output)?;
         recorders.start(plan, &session, &output)?;
         if !plan.no_filter {
             session.leave_out(&recorders.tids());
@@ -101,11 +102,33 @@ fn record(plan: &Plan, background: Option<Background>) -> anyhow::Result<ExitCod
     }
     let pid_file = background.is_some().then(PidFile::create).transpose()?;
     let outcome = trace(plan, &session, &signals, command_stdout, background)?;
+    // Whatever fails from here on, the raw data stay.
+    let raw = recorders.keep();
+    finish(plan, session, recorders, outcome, (date_us, own_id, tsc2nsec), guests, pid_file).with_context(
+        || match raw {
+            Some(raw) => format!("the raw data remain in {raw}; see the command restore"),
+            None => "the recording could not be finished".into(),
+        },
+    )
+}
+
+/// From the moment when tracing is to stop to the finished file.
+fn finish(
+    plan: &Plan,
+    mut session: Session,
+    mut recorders: Recorders,
+    outcome: Outcome,
+    (date_us, own_id, tsc2nsec): (Option<i64>, Option<u64>, Option<(u32, u32)>),
+    guests: Vec<guest::Session>,
+    pid_file: Option<PidFile>,
+) -> anyhow::Result<ExitCode> {
+    let output = plan.output_path();
+    let latency = plan.latency_tracer().is_some();
     let stopped = session.switch_off();
     recorders.stop();
     let facts =
         session.buffers.iter().map(|a| BufferFacts::read(&a.instance, latency)).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut data = recorders.join(&session)?;
+    let mut data = recorders.join(&session);
     stopped?;
     let options = guests.iter().map(guest::Session::option).collect();
     let extras =
@@ -122,11 +145,9 @@ fn record(plan: &Plan, background: Option<Background>) -> anyhow::Result<ExitCod
     } else {
         session.end()?;
     }
-    let summary = tracefile::write(&output, plan, &meta, &facts, &mut data).with_context(|| {
-        let names: Vec<_> = data.iter().flatten().map(|r| r.path.display().to_string()).collect();
-        format!("the raw data remain in {}; see the command restore", names.join(" "))
-    })?;
+    let summary = tracefile::write(&output, plan, &meta, &facts, &mut data)?;
     data.iter().flatten().for_each(Raw::remove);
+    recorders.forget_description();
     drop(pid_file);
     if !plan.quiet {
         let mut err = std::io::stderr().lock();
@@ -136,6 +157,17 @@ fn record(plan: &Plan, background: Option<Background>) -> anyhow::Result<ExitCod
         }
         let _ = stats::print_lost(&facts, &mut std::io::stdout().lock());
         let _ = stats::print_advice(&facts, &sizes, &mut err);
+    }
+    let failed: Vec<String> =
+        data.iter().flatten().filter_map(|r| Some(format!("{:#}", r.failure.as_ref()?))).collect();
+    if !failed.is_empty() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "{} is complete up to what could not be saved:\n  {}",
+            output.display(),
+            failed.join("\n  ")
+        );
+        return Ok(ExitCode::FAILURE);
     }
     Ok(outcome.status.filter(|_| plan.exit_status).map_or(ExitCode::SUCCESS, ExitCode::from))
 }
@@ -268,13 +300,45 @@ fn wait_without_command(
 pub struct Recorders {
     /// By buffer, then by CPU.
     list: Vec<Vec<Recorder>>,
+    /// Files that are removed when this is dropped: nothing was recorded yet.
     paths: Vec<PathBuf>,
+    /// What the kernel says of its events, for whoever finds the raw data of a recording that did not end.
+    description: Option<PathBuf>,
 }
 
 impl Recorders {
     /// None yet.
     pub fn new() -> Recorders {
         Recorders::default()
+    }
+
+    /// Writes down what is needed to read the raw data, on disk before the first event: after a crash of the machine the
+    /// next boot has other addresses of functions and maybe another kernel.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn describe(&mut self, plan: &Plan, session: &Session, output: &std::path::Path) -> anyhow::Result<()> {
+        let path = recorder::description_path(output, plan.temp.as_deref())?;
+        self.paths.push(path.clone());
+        self.description = Some(path.clone());
+        let facts = session.buffers.iter().map(|a| BufferFacts::read(&a.instance, false));
+        let mut facts = facts.collect::<anyhow::Result<Vec<_>>>()?;
+        facts.iter_mut().for_each(|f| f.stats.clear());
+        let meta = tracefile::metadata(session.root(), plan, &facts, &Extras::default())?;
+        tracefile::write_description(&path, &meta, &facts)
+    }
+
+    /// From now on the raw data stay whatever happens; their names.
+    pub fn keep(&mut self) -> Option<String> {
+        let names: Vec<_> = self.paths.drain(..).map(|p| p.display().to_string()).collect();
+        (!names.is_empty()).then(|| names.join(" "))
+    }
+
+    /// The file is finished: the description is not needed any more.
+    pub fn forget_description(&mut self) {
+        if let Some(path) = self.description.take() {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     /// Starts one for each CPU of each buffer.
@@ -311,30 +375,15 @@ impl Recorders {
         self.list.iter().flatten().for_each(Recorder::stop);
     }
 
-    /// Waits for all; the raw data by buffer.
-    ///
-    /// # Errors
-    /// The first recorder that failed. The others' files stay.
-    pub fn join(&mut self, session: &Session) -> anyhow::Result<Vec<Vec<Raw>>> {
-        let list = std::mem::take(&mut self.list);
+    /// Waits for all; the raw data by buffer. What a recorder could not save is told by its [`Raw::failure`].
+    pub fn join(&mut self, session: &Session) -> Vec<Vec<Raw>> {
         let mut data = Vec::new();
-        let mut failed = None;
-        for of_buffer in list {
-            let mut raws = Vec::new();
-            for r in of_buffer {
-                match r.join() {
-                    Ok(raw) => raws.push(raw),
-                    Err(e) => failed = failed.or(Some(e)),
-                }
-            }
-            data.push(raws);
+        for of_buffer in std::mem::take(&mut self.list) {
+            let joined = of_buffer.into_iter().map(Recorder::join);
+            data.push(joined.filter_map(|raw| raw.map_err(|e| log::error!("{e:#}")).ok()).collect());
         }
-        self.paths.clear();
         data.resize_with(session.buffers.len(), Vec::new);
-        match failed {
-            Some(e) => Err(e),
-            None => Ok(data),
-        }
+        data
     }
 }
 

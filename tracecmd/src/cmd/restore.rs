@@ -119,7 +119,7 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     let summary = writer.commit()?;
     drop(progress);
-    files::print_offsets(&summary, &mut std::io::stderr().lock())?;
+    files::print_offsets(&summary, &mut crate::output::guard::stderr())?;
     if name.is_some() {
         eprintln!("{}: {} is restored; the raw files can be removed", cx.program, output.display());
     }

@@ -99,7 +99,7 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
 
 fn print_file(instance: &Instance, file: &str, path: bool) -> anyhow::Result<()> {
     let text = instance.dir().read_bytes(file)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::output::guard::stdout();
     if path {
         writeln!(out, "{}", instance.file(file).display())?;
     }
@@ -128,7 +128,7 @@ fn find_event(fs: &TraceFs, instance: &Instance, word: &str) -> anyhow::Result<(
 fn pipe(instance: &Instance, cpu: Option<u32>) -> anyhow::Result<ExitCode> {
     let mut pipe = TracePipe::open(instance, cpu)?;
     let mut buf = vec![0; 1 << 16];
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::output::guard::stdout();
     loop {
         let wait = pipe.wait(None)?;
         match pipe.read(&mut buf)? {

@@ -270,7 +270,7 @@ impl Split<'_> {
             }
         }
         let summary = writer.commit()?;
-        files::print_offsets(&summary, &mut std::io::stderr().lock())?;
+        files::print_offsets(&summary, &mut crate::output::guard::stderr())?;
         Ok(())
     }
 

@@ -108,7 +108,7 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(name) => top.join("instances").join(name),
         None => top,
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::output::guard::stdout();
     out.write_all(sql.echo(&dir.to_string_lossy(), old_file).as_bytes())?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)

@@ -32,7 +32,7 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some("reset") => stack.reset()?,
         _ => {
             let state = if stack.is_enabled()? { "running" } else { "not running" };
-            let mut out = std::io::stdout().lock();
+            let mut out = crate::output::guard::stdout();
             writeln!(out, "(stack tracer {state})")?;
             for line in stack.text()?.lines().filter(|l| !l.starts_with('#')) {
                 writeln!(out, "{line}")?;

@@ -30,7 +30,7 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
         }
         status(instance, options, &mut text)?;
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::output::guard::stdout();
     out.write_all(&text)?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)

@@ -14,6 +14,8 @@ use trace_dat::{
     write::{Summary, same_file},
 };
 
+use crate::output::guard;
+
 /// Opens the input of a command; what cannot be read in any order is refused.
 ///
 /// # Errors
@@ -40,9 +42,16 @@ pub fn not_an_input(output: &Path, inputs: &[PathBuf]) -> anyhow::Result<()> {
 /// Tells what is damaged in a file; whether anything was.
 pub fn warn(program: &str, file: &TraceFile) -> bool {
     let warnings = file.take_warnings();
+    let mut text = String::new();
     for w in &warnings {
-        eprintln!("{program}: {}: {w}", file.path().display());
+        text.push_str(&format!("{program}: {}: {w}\n", file.path().display()));
     }
+    match file.warnings().suppressed() {
+        0 => {}
+        n => text.push_str(&format!("{program}: {}: {n} more of these\n", file.path().display())),
+    }
+    // Nothing can be said about a standard error that cannot be written.
+    let _ = guard::stderr().write_all(text.as_bytes());
     !warnings.is_empty()
 }
 

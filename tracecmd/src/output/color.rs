@@ -39,29 +39,36 @@ impl Paint {
 }
 
 /// Makes what was appended from `start` on harmless for a terminal: control bytes other than newline and tab, and the
-/// two-byte control characters of UTF-8, appear as `\x1b`.
+/// control characters from 0x80 to 0x9f, alone or as UTF-8, appear as `\x1b`.
 ///
 /// A process may choose its own name, so a name may hold sequences that a terminal obeys.
 pub fn disarm(out: &mut Vec<u8>, start: usize) {
     let is_control = |b: u8| (b < b' ' && b != b'\n' && b != b'\t') || b == 0x7f;
     let text = out.get(start..).unwrap_or_default();
-    let c1 = |text: &[u8], at: usize| matches!(text.get(at..at + 2), Some([0xc2, 0x80..=0x9f]));
-    if !text.iter().any(|b| is_control(*b) || *b == 0xc2) {
+    if !text.iter().any(|b| is_control(*b) || *b >= 0x80) {
         return;
     }
     let text = text.to_vec();
     out.truncate(start);
-    let mut at = 0;
-    while let Some(&b) = text.get(at) {
-        if c1(&text, at) {
-            out.extend_from_slice(format!("\\x{:02x}", text.get(at + 1).copied().unwrap_or(0)).as_bytes());
-            at += 1;
-        } else if is_control(b) {
-            out.extend_from_slice(format!("\\x{b:02x}").as_bytes());
-        } else {
-            out.push(b);
+    let show = |out: &mut Vec<u8>, b: u8| out.extend_from_slice(format!("\\x{b:02x}").as_bytes());
+    for part in text.utf8_chunks() {
+        for c in part.valid().chars() {
+            match c {
+                '\u{80}'..='\u{9f}' => show(out, c as u8),
+                _ if c.is_ascii() && is_control(c as u8) => show(out, c as u8),
+                // Marks that change the direction of what follows on the line.
+                '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                    out.extend_from_slice(format!("\\u{{{:x}}}", u32::from(c)).as_bytes());
+                }
+                _ => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
         }
-        at += 1;
+        for &b in part.invalid() {
+            match b {
+                0x80..=0x9f => show(out, b),
+                _ => out.push(b),
+            }
+        }
     }
 }
 
@@ -76,6 +83,9 @@ mod tests {
         out.extend_from_slice(b"a\x1b]0;title\x07b\tc\nd\x7f\xc2\x9b31m\xc3\xa4");
         disarm(&mut out, start);
         assert_eq!(out, b"\x1b[0m a\\x1b]0;title\\x07b\tc\nd\\x7f\\x9b31m\xc3\xa4");
+        let mut out = b"a\x9b31m \xe4 \xe2\x80\xaeb \xe2\x82\xac".to_vec();
+        disarm(&mut out, 0);
+        assert_eq!(out, b"a\\x9b31m \xe4 \\u{202e}b \xe2\x82\xac");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How output reaches people and programs: colours, JSON, the pager.
 
 pub mod color;
+pub mod guard;
 pub mod json;
 pub mod pager;

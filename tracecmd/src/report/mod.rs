@@ -46,7 +46,12 @@ use self::{
     select::Select,
     wakeup::Wakeups,
 };
-use crate::output::{color::Paint, json::JsonPrinter, pager::Pager};
+use crate::output::{
+    color::Paint,
+    guard::{self, Guard},
+    json::JsonPrinter,
+    pager::Pager,
+};
 
 /// Log level from which the version of the file is shown: info.
 const LEVEL_INFO: u8 = 4;
@@ -130,7 +135,7 @@ fn tell_damage(program: &str, inputs: &Inputs) -> bool {
         }
     }
     // Nothing can be said about a standard error that cannot be written.
-    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = guard::stderr().write_all(text.as_bytes());
     any
 }
 
@@ -138,7 +143,7 @@ fn tell_damage(program: &str, inputs: &Inputs) -> bool {
 fn show(options: &ReportOptions, inputs: &Inputs, terminal: bool, out: &mut File) -> Result<u8> {
     // A wrong filter is told before anything is shown.
     let filters = filters::of_inputs(options, inputs)?;
-    match quietly(show_facts(options, inputs, out))? {
+    match quietly(show_facts(options, inputs, &mut Guard::new(&mut *out, terminal)))? {
         None | Some(Shown::Done) => return Ok(0),
         Some(Shown::BadFormat) => return Ok(facts::BAD_FORMAT_STATUS),
         Some(Shown::Nothing) => {}
@@ -147,7 +152,7 @@ fn show(options: &ReportOptions, inputs: &Inputs, terminal: bool, out: &mut File
     let text = |input: &inputs::Input| !input.file.latency_texts().is_empty();
     if inputs.inputs.iter().any(text) {
         ensure!(!several, "a latency trace can only be shown alone");
-        quietly(show_latency(inputs, out))?;
+        quietly(show_latency(inputs, &mut Guard::new(out, terminal)))?;
         return Ok(0);
     }
     show_records(options, inputs, filters, terminal, out)?;
@@ -163,7 +168,7 @@ fn quietly<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-fn show_facts(options: &ReportOptions, inputs: &Inputs, out: &mut File) -> Result<Shown> {
+fn show_facts(options: &ReportOptions, inputs: &Inputs, out: &mut impl Write) -> Result<Shown> {
     let mut out = io::BufWriter::with_capacity(1 << 16, out);
     if options.verbose.is_some_and(|level| level >= LEVEL_INFO) || options.debug {
         for input in &inputs.inputs {
@@ -185,7 +190,7 @@ fn show_facts(options: &ReportOptions, inputs: &Inputs, out: &mut File) -> Resul
 }
 
 /// Copies the text of latency tracers.
-fn show_latency(inputs: &Inputs, out: &mut File) -> Result<()> {
+fn show_latency(inputs: &Inputs, out: &mut impl Write) -> Result<()> {
     for (_, part) in inputs.inputs.iter().flat_map(|i| i.file.latency_texts()) {
         out.write_all(&part.read()?)?;
         out.write_all(b"\n")?;
@@ -224,7 +229,7 @@ fn show_records(
     }
 
     if options.profile {
-        return show_profile(options, inputs, pass, out);
+        return show_profile(options, inputs, pass, &mut Guard::new(out, terminal));
     }
     let threads = options.threads.unwrap_or_else(default_threads);
     if options.json {
@@ -251,14 +256,14 @@ fn show_records(
         if let Some(wakeups) = &wakeups {
             let mut text = Vec::new();
             wakeups.borrow().summary(&mut text);
-            quietly(out.write_all(&text).map_err(Into::into))?;
+            quietly(Guard::new(out, terminal).write_all(&text).map_err(Into::into))?;
         }
         Ok(())
     }
 }
 
 /// Shows what `--profile` finds in the records, one input after the other.
-fn show_profile(options: &ReportOptions, inputs: &Inputs, mut pass: Pass<'_>, out: &mut File) -> Result<()> {
+fn show_profile(options: &ReportOptions, inputs: &Inputs, mut pass: Pass<'_>, out: &mut impl Write) -> Result<()> {
     let hooks: Vec<Hook> = options.hooks.iter().map(|h| Hook::parse(h)).collect::<Result<_>>()?;
     let mut profiles: Vec<_> =
         inputs.inputs.iter().map(|i| Profile::new(&i.dec, options.global, options.by_comm, &hooks)).collect();
