@@ -49,7 +49,7 @@ const MACHINES: [&str; 4] = ["x86_64-7.2-syscalls", "s390x-6.1-v6", "i386-6.1-ev
 
 /// The path of a fixture.
 pub fn fixture(name: &str) -> PathBuf {
-    programs::workspace().join("fixtures").join(name).with_extension("dat")
+    programs::workspace().join(format!("fixtures/{name}.dat"))
 }
 
 /// A whole file: opened, and everything in it read and printed.
