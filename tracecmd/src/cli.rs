@@ -92,9 +92,13 @@ pub const COMMANDS: &[Entry] = commands! {
 };
 
 impl Entry {
-    /// The finished definition: options from the module, name and line from the table.
-    fn command(&self) -> Command {
-        (self.build)().name(self.name).about(self.about).args_override_self(true)
+    /// The finished definition: options from the module, name and line from the table. Examples show the name that the program has.
+    fn command(&self, program: &str) -> Command {
+        let command = (self.build)().name(self.name).about(self.about).args_override_self(true);
+        match command.get_after_help().map(ToString::to_string) {
+            Some(text) => command.after_help(text.replace("tracecmd ", &format!("{program} "))),
+            None => command,
+        }
     }
 }
 
@@ -106,7 +110,7 @@ pub fn find(name: &OsStr) -> Option<&'static Entry> {
 /// The definition of the whole command line under the given program name, with every command in full. Completions and
 /// man pages are made from it.
 pub fn root(program: &str) -> Command {
-    bare_root(program).subcommands(COMMANDS.iter().map(Entry::command))
+    bare_root(program).subcommands(COMMANDS.iter().map(|e| e.command(program)))
 }
 
 /// The root without its commands.
@@ -115,6 +119,7 @@ fn bare_root(program: &str) -> Command {
         .bin_name(program.to_owned())
         .display_name(program.to_owned())
         .version(env!("CARGO_PKG_VERSION"))
+        .max_term_width(80)
         .about("Records and shows what the Linux kernel's tracer (ftrace) sees")
         .after_help(format!(
             "Each command explains itself: {program} COMMAND --help\n\n\
@@ -162,7 +167,7 @@ pub fn run(program: &str, words: &[OsString]) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// clap's error, which may also be the wish for help.
 pub fn parse(program: &str, entry: &Entry, words: &[OsString]) -> Result<ArgMatches, clap::Error> {
-    let command = entry.command();
+    let command = entry.command(program);
     let mut full = vec![OsString::from(program), OsString::from(entry.name)];
     full.extend(getopt_words(&command, entry.words, words));
     let matches = bare_root(program).subcommand(command).try_get_matches_from(full)?;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    tracecmd::sys::keep_name_services_inside();
     let words: Vec<_> = std::env::args_os().collect();
     let program = tracecmd::cli::program_name(words.first());
     tracecmd::log::init(&program);

@@ -52,6 +52,25 @@ pub fn set_normal_priority() {
     unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &param) };
 }
 
+/// A statically linked program must not load the system's name service modules: they need the very libc that they were built with.
+/// Users and groups are looked up in the files then, hosts in the file and by DNS. Nothing is changed for a program with shared libraries.
+pub fn keep_name_services_inside() {
+    #[cfg(all(target_os = "linux", target_env = "gnu", target_feature = "crt-static"))]
+    {
+        use std::ffi::{CStr, c_char, c_int};
+        unsafe extern "C" {
+            /// glibc: the services of a database, in place of those in /etc/nsswitch.conf.
+            fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
+        }
+        const SERVICES: [(&CStr, &CStr); 4] =
+            [(c"passwd", c"files"), (c"group", c"files"), (c"initgroups", c"files"), (c"hosts", c"files dns")];
+        for (database, services) in SERVICES {
+            // SAFETY: both are texts with a NUL at the end that live as long as the program; no other thread runs yet.
+            unsafe { __nss_configure_lookup(database.as_ptr(), services.as_ptr()) };
+        }
+    }
+}
+
 /// In the background process: tells the one that waits in the foreground that it may end.
 #[derive(Debug)]
 pub struct Background {

@@ -1,14 +1,12 @@
-//! `completions` and `man`: what a package installs, made from the same definitions as the help.
+//! `completions`: scripts for shells, made from the same definitions as the help.
 //!
 //! The scripts of clap know commands and options. What only the running kernel knows (events, tracers, instances, options, clocks) is
 //! asked for at the moment of completion: a few lines behind clap's script call `tracecmd complete KIND`.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Command};
 use clap_complete::Shell;
 use tracefs::TraceFs;
 
@@ -26,9 +24,9 @@ pub fn command() -> Command {
         )
         .after_help(
             "Examples:\n  \
-             completions bash > /usr/share/bash-completion/completions/tracecmd\n  \
-             completions zsh > /usr/share/zsh/site-functions/_tracecmd\n  \
-             completions fish > /usr/share/fish/vendor_completions.d/tracecmd.fish",
+             tracecmd completions bash > /usr/share/bash-completion/completions/tracecmd\n  \
+             tracecmd completions zsh > /usr/share/zsh/site-functions/_tracecmd\n  \
+             tracecmd completions fish > /usr/share/fish/vendor_completions.d/tracecmd.fish",
         )
 }
 
@@ -49,21 +47,28 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Options whose values the kernel knows: short option, kind.
-const DYNAMIC: &[(&str, &str)] = &[
-    ("-e", "events"),
-    ("-p", "tracers"),
-    ("-B", "instances"),
-    ("-O", "options"),
-    ("-C", "clocks"),
-    ("-l", "functions"),
-    ("-n", "functions"),
-    ("-g", "functions"),
+/// Commands that configure the kernel.
+const LIVE: &[&str] = &["record", "start", "set", "stream", "profile"];
+/// Options whose values the kernel knows: option, kind, commands in which it means that.
+const DYNAMIC: &[(&str, &str, &[&str])] = &[
+    ("-e", "events", LIVE),
+    ("-p", "tracers", LIVE),
+    ("-O", "options", LIVE),
+    ("-C", "clocks", LIVE),
+    ("-l", "functions", LIVE),
+    ("-n", "functions", LIVE),
+    ("-g", "functions", LIVE),
+    ("--module", "modules", LIVE),
+    ("-B", "instances", LIVE),
+    ("-B", "instances", &["extract", "show", "stat", "stop", "restart", "reset", "clear", "snapshot", "sqlhist"]),
+    ("--compression", "compressions", &["record", "extract", "convert"]),
+    ("--hist", "events", &["show"]),
+    ("--trigger", "events", &["show"]),
+    ("-e", "events", &["list"]),
+    ("-f", "functions", &["list"]),
+    ("-o", "options", &["list"]),
+    ("-k", "dynamic", &["reset"]),
 ];
-/// Commands in which they mean that.
-const LIVE: &[&str] = &["record", "start", "set", "stream", "profile", "extract"];
-/// Commands in which only `-B` does.
-const INSTANCE: &[&str] = &["show", "stat", "stop", "restart", "reset", "clear", "snapshot"];
 
 fn function_name(program: &str) -> String {
     program.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
@@ -73,8 +78,7 @@ fn function_name(program: &str) -> String {
 fn live_cases() -> String {
     DYNAMIC
         .iter()
-        .map(|(option, kind)| {
-            let commands = if *option == "-B" { [LIVE, INSTANCE].concat() } else { LIVE.to_vec() };
+        .map(|(option, kind, commands)| {
             let pattern: Vec<_> = commands.iter().map(|c| format!("{c}\\ {option}")).collect();
             format!("        {}) kind={kind};;\n", pattern.join("|"))
         })
@@ -110,11 +114,13 @@ fn zsh(program: &str) -> String {
 
 fn fish(program: &str) -> String {
     let mut out = String::from("\n# What the running kernel knows.\n");
-    for (option, kind) in DYNAMIC {
-        let commands = if *option == "-B" { [LIVE, INSTANCE].concat() } else { LIVE.to_vec() };
-        let short = option.trim_start_matches('-');
+    for (option, kind, commands) in DYNAMIC {
+        let name = match option.strip_prefix("--") {
+            Some(long) => format!("-l {long}"),
+            None => format!("-s {}", option.trim_start_matches('-')),
+        };
         out += &format!(
-            "complete -c {program} -n '__fish_seen_subcommand_from {}' -s {short} -x -a '({program} complete {kind} (commandline -ct) 2>/dev/null)'\n",
+            "complete -c {program} -n '__fish_seen_subcommand_from {}' {name} -x -a '({program} complete {kind} (commandline -ct) 2>/dev/null)'\n",
             commands.join(" ")
         );
     }
@@ -139,6 +145,9 @@ pub mod complete {
                 "options",
                 "clocks",
                 "functions",
+                "modules",
+                "compressions",
+                "dynamic",
             ]))
             .arg(Arg::new("prefix").default_value("").allow_hyphen_values(true))
     }
@@ -147,9 +156,21 @@ pub mod complete {
     pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
         let kind = m.get_one::<String>("kind").map_or("", String::as_str);
         let prefix = m.get_one::<String>("prefix").map_or("", String::as_str);
-        let Ok(Some(root)) = TraceFs::find_mounted() else { return Ok(ExitCode::SUCCESS) };
+        let found = match (kind, TraceFs::find_mounted()) {
+            ("compressions", _) => ["any", "none", "zlib", "zstd"].map(str::to_owned).into(),
+            ("dynamic", _) => {
+                let kinds = tracefs::DynEventKind::ALL.iter().map(|k| k.name().to_owned());
+                kinds.chain(["all".to_owned()]).collect()
+            }
+            ("modules", _) => {
+                let text = std::fs::read_to_string("/proc/modules").unwrap_or_default();
+                text.lines().filter_map(|l| l.split(' ').next()).map(str::to_owned).collect()
+            }
+            (_, Ok(Some(root))) => words(&root, kind).unwrap_or_default(),
+            _ => Vec::new(),
+        };
         let mut out = std::io::stdout().lock();
-        for word in words(&root, kind).unwrap_or_default().iter().filter(|w| w.starts_with(prefix)).take(MOST) {
+        for word in found.iter().filter(|w| w.starts_with(prefix)).take(MOST) {
             writeln!(out, "{word}")?;
         }
         Ok(ExitCode::SUCCESS)
@@ -176,34 +197,6 @@ pub mod complete {
             "options" => top.options()?.into_iter().flat_map(|(o, _)| [format!("no{o}"), o]).collect(),
             _ => Vec::new(),
         })
-    }
-}
-
-/// The hidden `man DIR`: a page for the program and one for each command.
-pub mod man {
-    use super::*;
-
-    /// The options of `man`.
-    pub fn command() -> Command {
-        Command::new("man")
-            .hide(true)
-            .arg(
-                Arg::new("dir")
-                    .value_name("DIR")
-                    .required(true)
-                    .value_parser(value_parser!(PathBuf))
-                    .help("Where the pages go; usually .../share/man/man1"),
-            )
-            .after_help("Example:\n  man /usr/local/share/man/man1")
-    }
-
-    /// Writes the pages.
-    pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
-        let dir = m.get_one::<PathBuf>("dir").context("no directory")?;
-        std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        clap_mangen::generate_to(cli::root(&cx.program).disable_help_subcommand(true), dir)
-            .with_context(|| format!("cannot write to {}", dir.display()))?;
-        Ok(ExitCode::SUCCESS)
     }
 }
 

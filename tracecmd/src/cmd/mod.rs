@@ -33,4 +33,5 @@ pub mod stop;
 pub mod stream;
 
 pub mod completions;
-pub use completions::{complete, man};
+pub mod man;
+pub use completions::complete;

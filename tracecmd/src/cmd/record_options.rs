@@ -10,7 +10,7 @@ use crate::plan::Verb;
 /// The options of one command of the family. All know all options, so that a wrong one is answered with the words for it; help shows
 /// those that have an effect.
 pub fn command(verb: Verb) -> Command {
-    let mut args = what();
+    let mut args = what(verb);
     args.extend(buffers(verb));
     args.extend(processes());
     args.extend(functions());
@@ -28,6 +28,7 @@ pub fn command(verb: Verb) -> Command {
         .value_name("COMMAND")
         .help("Command to run, with its arguments; all options stand before it")
         .num_args(0..)
+        .value_hint(clap::ValueHint::CommandName)
         .value_parser(value_parser!(OsString))
         .hide(verb == Verb::Extract);
     Command::new(verb.name()).args(args).arg(words).after_help(examples(verb))
@@ -190,13 +191,20 @@ fn without_effect(verb: Verb) -> &'static [&'static str] {
     }
 }
 
-fn what() -> Vec<Arg> {
+fn what(verb: Verb) -> Vec<Arg> {
     let h = "What to trace";
     [
         option("e", "EVENT", "Trace this event: NAME, SYSTEM, SYSTEM:NAME or all; each part may be a glob"),
         option("f", "FILTER", "Only when this holds, for the -e before it: 'prev_pid > 1'; several are joined with &&"),
         option("R", "TRIGGER", "Trigger for the -e before it: stacktrace, snapshot, hist:keys=..."),
-        switch("v", "The -e (and in set the -B) that follow are switched off in place of on"),
+        switch(
+            "v",
+            if verb == Verb::Set {
+                "The -e that follow are switched off in place of on, the -B removed"
+            } else {
+                "The -e that follow are switched off in place of on"
+            },
+        ),
         option("p", "TRACER", "Tracer, such as function or function_graph; `list -t` shows what there is"),
         option("O", "OPTION", "Set a trace option, or with `no` in front clear it; `list -o` shows them"),
         switch("T", "A kernel stack with every event (-O stacktrace)"),
@@ -339,33 +347,54 @@ fn guests() -> Vec<Arg> {
 fn examples(verb: Verb) -> &'static str {
     match verb {
         Verb::Record => {
-            "Examples:\n  \
-             record -e sched ls                        events of the scheduler while ls runs\n  \
-             record -p function_graph -g vfs_read -F cat /etc/passwd\n                                            \
+            "The order of options counts: -f and -R belong to the -e before them, and everything under What to trace, Buffers and \
+             Functions to the -B before it (to the top buffer without one). Without a command tracing ends with Ctrl-C. Afterwards the \
+             kernel's settings are what they were before.\n\n\
+             Examples:\n  \
+             tracecmd record -e sched ls\n      \
+             events of the scheduler while ls runs, into trace.dat\n  \
+             tracecmd record -p function_graph -g vfs_read -F cat /etc/passwd\n      \
              what vfs_read calls, and how long it takes\n  \
-             record -e 'sched:sched_switch' -f 'prev_prio < 100'\n                                            \
+             tracecmd record -e sched:sched_switch -f 'prev_prio < 100'\n      \
              real-time tasks only, until Ctrl-C\n  \
-             record -e sched -B disk -e block -b 8192 sleep 1\n                                            \
+             tracecmd record -e sched -B disk -e block -b 8192 sleep 1\n      \
              two buffers, the second one larger"
         }
         Verb::Start => {
-            "Examples:\n  \
-             start -e sched -e irq         trace until `stop`; look with `show`, store with `extract`\n  \
-             start -p function_graph -F ./program"
+            "As record, but nothing is read and nothing is brought back: look at the buffer with show, store it with extract, end with \
+             stop and reset.\n\n\
+             Examples:\n  \
+             tracecmd start -e sched -e irq\n  \
+             tracecmd start -p function_graph -F ./program"
         }
         Verb::Set => {
-            "Examples:\n  \
-             set -e sched                  switch events on, change nothing else\n  \
-             set -p function               change the tracer\n  \
-             set -v -B foo                 remove an instance"
+            "Only what is named is changed; it stays so.\n\n\
+             Examples:\n  \
+             tracecmd set -e sched           switch events on\n  \
+             tracecmd set -v -e 'sched_st*'  ... and some of them off\n  \
+             tracecmd set -p function        change the tracer\n  \
+             tracecmd set -v -B foo          remove an instance"
         }
         Verb::Extract => {
-            "Examples:\n  \
-             extract -o now.dat            what the top buffer holds now\n  \
-             extract -s                    the snapshot\n  \
-             extract -B foo -k             an instance, left as it is"
+            "Tracing is stopped and what was set up is cleared afterwards, unless -k is given.\n\n\
+             Examples:\n  \
+             tracecmd extract -o now.dat     what the top buffer holds now\n  \
+             tracecmd extract -s             the snapshot\n  \
+             tracecmd extract -B foo -k      an instance, left as it is"
         }
-        Verb::Stream => "Examples:\n  stream -e sched ls            print the events while they come",
-        Verb::Profile => "Examples:\n  profile -F sleep 1            where a command spends its time",
+        Verb::Stream => {
+            "As record, but the events are printed as report prints them, a moment after they happened. The kernel's settings are \
+             brought back at the end.\n\n\
+             Examples:\n  \
+             tracecmd stream -e sched:sched_process_exec\n  \
+             tracecmd stream -e syscalls -F ls"
+        }
+        Verb::Profile => {
+            "As record --profile with report --profile, without a file: for each task how long it ran, waited and for what, with the \
+             kernel stacks that led there.\n\n\
+             Examples:\n  \
+             tracecmd profile -F sleep 1     where a command spends its time\n  \
+             tracecmd profile -p nop -S -e sched:sched_switch sleep 5"
+        }
     }
 }
