@@ -39,8 +39,12 @@ const PIECE: usize = 4096;
 ///
 /// # Errors
 /// The formats cannot be read.
-pub fn decoder(root: &TraceFs, plan: &Plan) -> anyhow::Result<Arc<Decoder>> {
+pub fn decoder(session: &Session, plan: &Plan) -> anyhow::Result<Arc<Decoder>> {
+    let root = session.root();
     let top = root.top();
+    let on = |i: &tracefs::Instance, option: &str| i.option(option).unwrap_or(false);
+    let has_arguments = |i| on(i, "func-args") || on(i, "funcgraph-args");
+    let arguments = session.buffers.iter().any(|a| has_arguments(&a.instance));
     // With -K events of others may be on.
     let patterns = if plan.keep_before { None } else { plan.formats.as_deref() };
     let mut texts = trace_dat::FormatTexts::default();
@@ -55,7 +59,9 @@ pub fn decoder(root: &TraceFs, plan: &Plan) -> anyhow::Result<Arc<Decoder>> {
     let mut parts = DecoderParts::new(HOST_ENDIAN, long, u64::try_from(page).unwrap_or(4096));
     parts.formats = trace_dat::LazyFormats::Texts(texts);
     parts.kallsyms = LazyText::read(|| Ok(std::fs::read("/proc/kallsyms").unwrap_or_default()));
-    parts.btf = LazyText::read(|| Ok(std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default()));
+    if arguments {
+        parts.btf = LazyText::read(|| Ok(std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default()));
+    }
     let file = |name: &str| {
         let path = root.dir().file(name);
         LazyText::read(move || Ok(std::fs::read(&path).unwrap_or_default()))
@@ -221,6 +227,11 @@ impl Live {
         self.hand_on(u64::MAX, true, to)?;
         to.flush(None)?;
         Ok(())
+    }
+
+    /// Closes the kernel's files: a tracer or an instance whose raw buffer is open cannot go.
+    pub fn close(&mut self) {
+        self.sources.clear();
     }
 
     /// Whether anything was read, and up to which time the order is certain.

@@ -13,7 +13,7 @@ one() {
   export DURING=$dir/during STATUS=$dir/status STDOUT=$dir/stdout
   case $2 in ref) C=trace-cmd ;; ours) C=tracecmd ;; esac
   export C
-  timeout -s KILL 120 sh -c "$3" > stdout 2> stderr < /dev/null
+  timeout -s KILL 40 sh -c "$3" > stdout 2> stderr < /dev/null
   echo $? > status
   kernel-state dump > after
 }
@@ -35,4 +35,5 @@ row() {
   case " $2 " in *' dat '*) ;; *) rm -f "$OUT/$1".*/*.dat ;; esac
   rm -f "$OUT/$1".*/*.cpu*
   echo "$1 $(($(date +%s) - s)) s"
+  echo "$1" > /dev/console
 }

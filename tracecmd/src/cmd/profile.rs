@@ -35,8 +35,7 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     };
     let mut session = Session::open(&plan)?;
     let times = stream::configure(&plan, &mut session)?;
-    let root = session.root().clone();
-    let dec = live::decoder(&root, &plan)?;
+    let dec = live::decoder(&session, &plan)?;
     let mut live = Live::open(&plan, &session, &dec, &times)?;
     let hooks: Vec<Hook> = plan.hooks.iter().map(|h| Hook::parse(&h.text)).collect::<anyhow::Result<_>>()?;
     let of = |_| Profile::new(&dec, plan.global_irqs, plan.by_comm, &hooks);

@@ -33,7 +33,7 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     let mut session = Session::open(&plan)?;
     let times = configure(&plan, &mut session)?;
     let root = session.root().clone();
-    let dec = live::decoder(&root, &plan)?;
+    let dec = live::decoder(&session, &plan)?;
     let mut live = Live::open(&plan, &session, &dec, &times)?;
     let streams = live.streams.clone();
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
@@ -77,6 +77,7 @@ pub(crate) fn follow(
     let outcome = record::trace_with(plan, session, &mut wait, command_stdout, None)?;
     session.switch_off()?;
     live.finish(to)?;
+    live.close();
     let facts =
         session.buffers.iter().map(|a| BufferFacts::read(&a.instance, false)).collect::<anyhow::Result<Vec<_>>>()?;
     if plan.keep {

@@ -105,13 +105,16 @@ struct Lines {
     groups: BTreeMap<Group, FxHashMap<u64, Entry>>,
 }
 
+/// A kernel stack: time of its record, and the addresses.
+type Stack = (u64, Vec<u64>);
+
 /// A first event that waits for its second.
 #[derive(Clone, Debug)]
 struct Start {
     ts: u64,
     /// Whose line it will be.
     owner: Scope,
-    stack: Vec<u64>,
+    stack: Stack,
 }
 
 /// Which waiting start, or which count, the next stack record of a task belongs to.
@@ -176,7 +179,7 @@ struct Wakeup {
 struct Task {
     comm: Option<Vec<u8>>,
     /// Time of its wakeup, with the waker's stack.
-    woken: Option<(u64, Vec<u64>)>,
+    woken: Option<(u64, Stack)>,
 }
 
 /// What the next stack record of a task belongs to.
@@ -201,7 +204,7 @@ pub struct Profile {
     first_fields: FxHashMap<u16, Option<Place>>,
     tasks: BTreeMap<i64, Task>,
     /// Time and state of tasks when they were switched out, with the stack. The idle task is another one on each CPU.
-    out: FxHashMap<(i64, u32), (u64, u64, Vec<u64>)>,
+    out: FxHashMap<(i64, u32), (u64, u64, Stack)>,
     lines: FxHashMap<Scope, Lines>,
     cpus: BTreeMap<u32, ()>,
     starts: FxHashMap<Key, Vec<Start>>,
@@ -308,7 +311,7 @@ impl Profile {
         if let Some((stack, at)) = self.stack
             && stack == id
         {
-            self.add_stack(dec, pid, data.get(at..).unwrap_or_default());
+            self.add_stack(dec, pid, ts, data.get(at..).unwrap_or_default());
             return;
         }
         self.tasks.entry(pid).or_default();
@@ -372,8 +375,8 @@ impl Profile {
             let time = ts.wrapping_sub(start.ts);
             let entry = self.entry(start.owner, group, value);
             entry.add(time, ts);
-            if stacks && !start.stack.is_empty() {
-                entry.stacks.add(&start.stack, Some((time, start.ts)));
+            if stacks && !start.stack.1.is_empty() {
+                entry.stacks.add(&start.stack.1, Some((time, start.stack.0)));
             }
         }
         for (n, pair) in self.pairs.iter().enumerate().filter(|(_, p)| p.start == id) {
@@ -392,7 +395,7 @@ impl Profile {
             if waiting.len() >= MAX_NESTING {
                 waiting.remove(0);
             }
-            waiting.push(Start { ts, owner, stack: Vec::new() });
+            waiting.push(Start { ts, owner, stack: Stack::default() });
             self.last.insert(pid, StackOf::Pair(Last::Start(key)));
         }
         known
@@ -406,7 +409,7 @@ impl Profile {
         let (prev_comm, next_comm) = (text(data, s.prev_comm), text(data, s.next_comm));
         let task = self.tasks.entry(prev).or_default();
         task.comm.get_or_insert(prev_comm);
-        self.out.insert(running(prev, rec.cpu), (ts, state, Vec::new()));
+        self.out.insert(running(prev, rec.cpu), (ts, state, Stack::default()));
         self.last.insert(pid, StackOf::Out(running(prev, rec.cpu)));
         let task = self.tasks.entry(next).or_default();
         task.comm.get_or_insert(next_comm);
@@ -417,8 +420,8 @@ impl Profile {
             let value = if self.by_comm { 0 } else { next as u64 };
             let entry = self.entry(Scope::Task(next), Group { id: wakeup, state: 0 }, value);
             entry.add(time, ts);
-            if !stack.is_empty() {
-                entry.stacks.add(&stack, Some((time, start)));
+            if !stack.1.is_empty() {
+                entry.stacks.add(&stack.1, Some((time, stack.0)));
             }
         }
         true
@@ -430,8 +433,8 @@ impl Profile {
         let time = ts.wrapping_sub(start);
         let entry = self.entry(Scope::Task(pid), Group { id, state }, state);
         entry.add(time, ts);
-        if !stack.is_empty() {
-            entry.stacks.add(&stack, Some((time, start)));
+        if !stack.1.is_empty() {
+            entry.stacks.add(&stack.1, Some((time, stack.0)));
         }
     }
 
@@ -448,7 +451,7 @@ impl Profile {
             Some(task) => {
                 task.comm.get_or_insert(comm);
                 if task.woken.is_none() {
-                    task.woken = Some((ts, Vec::new()));
+                    task.woken = Some((ts, Stack::default()));
                     self.last.insert(pid, StackOf::Woken(woken));
                     if let Some(switch) = self.switch.as_ref().map(|s| s.id) {
                         self.switched_in(switch, woken, rec.cpu, ts);
@@ -462,7 +465,7 @@ impl Profile {
         true
     }
 
-    fn add_stack(&mut self, dec: &Decoder, pid: i64, bytes: &[u8]) {
+    fn add_stack(&mut self, dec: &Decoder, pid: i64, ts: u64, bytes: &[u8]) {
         let Some(of) = self.last.remove(&pid) else { return };
         let size = dec.long_size().bytes();
         let end = if size == 8 { u64::MAX } else { u64::from(u32::MAX) };
@@ -475,17 +478,17 @@ impl Profile {
         match of {
             StackOf::Out(task) => {
                 if let Some(out) = self.out.get_mut(&task) {
-                    out.2 = stack;
+                    out.2 = (ts, stack);
                 }
             }
             StackOf::Woken(task) => {
                 if let Some(woken) = self.tasks.get_mut(&task).and_then(|t| t.woken.as_mut()) {
-                    woken.1 = stack;
+                    woken.1 = (ts, stack);
                 }
             }
             StackOf::Pair(Last::Start(key)) => {
                 if let Some(start) = self.starts.get_mut(&key).and_then(|s| s.last_mut()) {
-                    start.stack = stack;
+                    start.stack = (ts, stack);
                 }
             }
             StackOf::Pair(Last::Count(scope, group, value)) => {
@@ -539,6 +542,14 @@ impl Profile {
                 values.iter().for_each(|(value, entry)| all.entry(*value).or_default().push(entry));
             }
         }
+        // Switches and wakeups stand first, the others by number.
+        let rank = |id: u16| match id {
+            id if self.switch.as_ref().is_some_and(|s| s.id == id) => 0,
+            id if self.wakeup.as_ref().is_some_and(|w| w.id == id) => 1,
+            _ => 2,
+        };
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_by_key(|(group, _)| (rank(group.id), *group));
         for (group, values) in groups {
             let mut sorted: Vec<(u64, Entry)> = values.into_iter().map(|(v, e)| (v, merged(&e))).collect();
             sorted.sort_by_key(|(_, e)| std::cmp::Reverse(e.total));
