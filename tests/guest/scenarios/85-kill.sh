@@ -1,10 +1,10 @@
 # Recordings that are ended at random moments: the state is back (after SIGKILL: after reset), and what was recorded can be read.
-# The moments are drawn from $KILL_SEED (1); $KILLS (30) recordings for each signal, on the kernels named in $KILL_KERNELS.
+# The moments are drawn from KILL_SEED; KILLS recordings for each signal: 30 on one kernel, a few on the others.
 . /lib.sh
 fresh
 cd /tmp
 exec 2>&1
-kills=${KILLS:-30}
+case $(uname -r) in 6.12.*) kills=${KILLS:-30};; *) kills=${KILLS:-4};; esac
 # The settings that these recordings touch; all of them are compared at the end of each signal.
 brief() {
   (cd $T && head -n 100 current_tracer tracing_on set_event set_event_pid set_event_notrace_pid set_ftrace_filter set_ftrace_notrace trace_clock \
@@ -17,10 +17,10 @@ brief > brief.before
 state $OUT/before
 for sig in INT TERM KILL; do
   n=0 readable=0 restored=0 none=0
-  for ms in $(awk "BEGIN { srand(${KILL_SEED:-1}$(printf %d "'$sig")); for (i = 0; i < $kills; i++) print int(rand() * ${KILL_MS:-2500}) }"); do
+  for ms in $(awk "BEGIN { srand(${KILL_SEED:-1}$(printf %d "'$sig")); for (i = 0; i < $kills; i++) print int(rand() * ${KILL_MS:-3000}) }"); do
     n=$((n + 1))
     rm -f k.dat* cmd.pid
-    tracecmd record -q -e sched -f 'common_pid >= 0' -e sched:sched_waking -R stacktrace -p function -l 'vfs_*' -C mono -b 200 \
+    tracecmd record -q -e sched -f 'common_pid >= 0' -e sched:sched_waking -R stacktrace -l 'vfs_*' -C mono -b 200 -O sym-offset \
       -B mine -e irq -e timer -o k.dat sh -c 'echo $$ > cmd.pid; while :; do ls / > /dev/null; usleep 30000; done' > log.$n 2>&1 & pid=$!
     usleep $((ms * 1000))
     kill -$sig $pid 2> /dev/null || true
