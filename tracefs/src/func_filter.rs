@@ -113,7 +113,8 @@ impl Instance {
     ///
     /// The names are matched here and **line numbers** of `available_filter_functions` are written, which is much
     /// faster in the kernel than names (since Linux 5.1). Where the kernel refuses numbers, or does not let us read its
-    /// list, the text itself is written, with `:mod:MODULE`. The graph lists get the text.
+    /// list, the text itself is written, with `:mod:MODULE`. The graph lists know neither numbers nor modules nor regexes:
+    /// they get the text of a glob, else each name.
     ///
     /// # Errors
     /// [`Error::NoFunction`] for a pattern that matches nothing. The list is not touched then.
@@ -125,8 +126,18 @@ impl Instance {
         if matches!(list, FuncList::Filter | FuncList::Notrace) {
             indexes = self.indexes(patterns)?;
         }
+        let names = match list {
+            FuncList::Graph | FuncList::GraphNotrace => self.graph_names(patterns)?,
+            FuncList::Filter | FuncList::Notrace => Vec::new(),
+        };
         let mut file = self.dir().open_write(list.file(), !append)?;
         for (i, pattern) in patterns.iter().enumerate() {
+            if let Some(names) = names.get(i).filter(|n| !n.is_empty()) {
+                for name in names {
+                    file.write(&format!("{name} "))?;
+                }
+                continue;
+            }
             if let Some(numbers) = indexes.get(i).filter(|n| !n.is_empty()) {
                 let first = file.write(&format!("{} ", numbers[0]));
                 match first {
@@ -147,6 +158,28 @@ impl Instance {
             })?;
         }
         Ok(())
+    }
+
+    /// For each pattern the names that a graph list needs; empty where the pattern's text does.
+    fn graph_names(&self, patterns: &[FuncPattern]) -> Result<Vec<Vec<String>>> {
+        let plain = |p: &FuncPattern| p.is_glob() && p.module.is_none();
+        if patterns.iter().all(plain) {
+            return Ok(Vec::new());
+        }
+        let text = self.root().dir().read("available_filter_functions")?;
+        let mut found = Vec::new();
+        for p in patterns {
+            let mut names: Vec<String> = Vec::new();
+            if !plain(p) {
+                names.extend(text.lines().filter(|l| p.matches(l)).map(|l| split_line(l).0.to_owned()));
+                names.dedup();
+                if names.is_empty() {
+                    return Err(no_function(p));
+                }
+            }
+            found.push(names);
+        }
+        Ok(found)
     }
 
     /// For each pattern the line numbers (from 1); empty where the text is to be written instead.
@@ -256,8 +289,10 @@ mod tests {
         assert_eq!(top.dir().read("set_ftrace_filter").unwrap(), "1 2 4 ");
         top.set_functions(FuncList::Notrace, &[p("*", None)], false).unwrap();
         assert_eq!(top.dir().read("set_ftrace_notrace").unwrap(), "* ");
-        top.set_functions(FuncList::Graph, &[p("do_*", None), p("x", Some("m"))], false).unwrap();
-        assert_eq!(top.dir().read("set_graph_function").unwrap(), "do_* x:mod:m ");
+        let lists = [p("do_*", None), p("xfs*", Some("xfs")), p("^vfs_(read|write)$", None)];
+        top.set_functions(FuncList::Graph, &lists, false).unwrap();
+        assert_eq!(top.dir().read("set_graph_function").unwrap(), "do_* xfs_a vfs_read vfs_write ");
+        assert!(top.set_functions(FuncList::Graph, &[p("x", Some("m"))], false).is_err());
         match top.set_functions(FuncList::Filter, &[p("nothing", None)], false) {
             Err(Error::NoFunction { pattern, .. }) => assert_eq!(pattern, "nothing"),
             other => panic!("{other:?}"),

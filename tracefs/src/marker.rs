@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 use crate::instance::Instance;
 
-/// Text into the trace (`print` events). The file stays open, a write is one system call.
+/// Text into the trace (`print` events; `trace_marker` since Linux 2.6.31, in instances since 3.10). The file stays open, a
+/// write is one system call.
 #[derive(Debug)]
 pub struct Marker {
     file: File,
@@ -27,18 +28,32 @@ impl Marker {
     }
 
     /// One record. The kernel cuts what does not fit a sub-buffer.
+    ///
+    /// # Errors
+    /// [`Error::Io`], `EBADF` while the buffer is switched off (`tracing_on` is 0).
     pub fn write(&mut self, text: &str) -> Result<()> {
         self.bytes(text.as_bytes())
     }
 
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write(bytes).map(drop).map_err(|e| Error::io("write", &self.path, e))
+    /// One record from `write!(marker, "{x} {y}")`, whatever it has of arguments.
+    ///
+    /// # Errors
+    /// As [`write`](Marker::write).
+    pub fn write_fmt(&mut self, args: std::fmt::Arguments<'_>) -> Result<()> {
+        match args.as_str() {
+            Some(text) => self.write(text),
+            None => self.write(&args.to_string()),
+        }
     }
-}
 
-impl std::fmt::Write for Marker {
-    fn write_str(&mut self, s: &str) -> std::fmt::Result {
-        Marker::write(self, s).map_err(|_| std::fmt::Error)
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        loop {
+            match self.file.write(bytes) {
+                Ok(_) => return Ok(()),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("write", &self.path, e)),
+            }
+        }
     }
 }
 
@@ -57,5 +72,29 @@ impl RawMarker {
         let mut bytes = id.to_ne_bytes().to_vec();
         bytes.extend_from_slice(data);
         self.0.bytes(&bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TraceFs;
+
+    #[test]
+    fn one_write_for_each_record() {
+        let t = tempfile::tempdir().unwrap();
+        let top = TraceFs::at(t.path()).top();
+        assert!(Marker::open(&top).is_err(), "a control file is never created");
+        std::fs::write(t.path().join("trace_marker"), "").unwrap();
+        std::fs::write(t.path().join("trace_marker_raw"), "").unwrap();
+        let mut m = Marker::open(&top).unwrap();
+        m.write("a\n").unwrap();
+        let n = 5;
+        write!(m, "n={n} of {}\n", 7).unwrap();
+        assert_eq!(top.dir().read("trace_marker").unwrap(), "a\nn=5 of 7\n");
+        RawMarker::open(&top).unwrap().write(0x1234, b"xy").unwrap();
+        let mut want = 0x1234u32.to_ne_bytes().to_vec();
+        want.extend_from_slice(b"xy");
+        assert_eq!(top.dir().read_bytes("trace_marker_raw").unwrap(), want);
     }
 }

@@ -65,11 +65,16 @@ impl TracePipe {
 
     /// Whatever is there now, at most `buf.len()` bytes; 0: nothing.
     pub fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
+        Ok(self.read_now(buf)?.unwrap_or(0))
+    }
+
+    /// As [`read`](TracePipe::read); `None`: nothing now, 0: the end (of a plain file; the kernel's has none).
+    fn read_now(&mut self, buf: &mut [u8]) -> Result<Option<usize>> {
         loop {
             match self.file.read(buf) {
-                Ok(n) => return Ok(n),
+                Ok(n) => return Ok(Some(n)),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(e) => return Err(Error::io("read", &self.path, e)),
             }
         }
@@ -91,16 +96,19 @@ impl TracePipe {
             let old = self.buf.len();
             self.buf.resize(old + 65536, 0);
             let mut chunk = std::mem::take(&mut self.buf);
-            let n = self.read(&mut chunk[old..]);
+            let read = self.read_now(&mut chunk[old..]);
             self.buf = chunk;
-            let n = n?;
-            self.buf.truncate(old + n);
-            // After a stop what is still in the buffer is handed out. A plain file ends; trace_pipe has ended when it
-            // says ready and has nothing (tracing is off).
-            if n == 0 && wait != Wait::Timeout {
+            let read = read?;
+            self.buf.truncate(old + read.unwrap_or(0));
+            // After a stop what is still in the buffer is handed out.
+            if read == Some(0) || read.is_none() && wait == Wait::Stopped {
                 let rest = self.buf.len();
                 self.start = rest;
                 return Ok(if rest == 0 { None } else { Some(&self.buf[..rest]) });
+            }
+            if read.is_none() {
+                // Somebody else took what there was: ready for all that, so do not ask in a loop.
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
     }
@@ -128,5 +136,30 @@ mod tests {
             lines.push(String::from_utf8(l.to_vec()).unwrap());
         }
         assert_eq!(lines, ["a", "", &format!("b{long}"), "end"]);
+    }
+
+    #[test]
+    fn nothing_now_is_not_the_end() {
+        let t = tempfile::tempdir().unwrap();
+        let path = t.path().join("trace_pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut p = TracePipe::open(&TraceFs::at(t.path()).top(), None).unwrap();
+        let stop = p.stop_handle();
+        let writer = std::thread::spawn(move || {
+            use std::io::Write;
+            let mut f = OpenOptions::new().write(true).open(path).unwrap();
+            for text in ["one\ntw", "o\n", "rest"] {
+                f.write_all(text.as_bytes()).unwrap();
+                std::thread::sleep(Duration::from_millis(30));
+            }
+            stop.stop();
+            f
+        });
+        let mut lines = Vec::new();
+        while let Some(l) = p.next_line().unwrap() {
+            lines.push(String::from_utf8_lossy(l).into_owned());
+        }
+        assert_eq!(lines, ["one", "two", "rest"]);
+        drop(writer.join().unwrap());
     }
 }

@@ -321,7 +321,9 @@ impl TraceFs {
             DynEventKind::Fprobe | DynEventKind::Tprobe => "fprobes, since Linux 6.5",
             DynEventKind::Synth => "synthetic events, since Linux 4.18, CONFIG_SYNTH_EVENTS",
         };
-        self.dir().require(file, what)?;
+        // `dynamic_events` may be there for other kinds only.
+        self.dir().require(kind.own_file().unwrap_or(file), what)?;
+        self.knows_kind(kind, what)?;
         let line = match (event, file) {
             // The old file knows no prefix.
             (DynEvent::Synth(s), "synthetic_events") => format!("{}\n", s.without_prefix()),
@@ -351,6 +353,23 @@ impl TraceFs {
             }
         }
         done
+    }
+
+    /// [`Error::Unsupported`] when the kernel's `README` describes dynamic events, but not of this kind.
+    fn knows_kind(&self, kind: DynEventKind, what: &str) -> Result<()> {
+        let letter = match kind {
+            DynEventKind::Eprobe => 'e',
+            DynEventKind::Fprobe => 'f',
+            DynEventKind::Tprobe => 't',
+            _ => return Ok(()),
+        };
+        let Ok(text) = self.dir().read("README") else { return Ok(()) };
+        let line =
+            |start: String| text.lines().any(|l| l.trim_start().trim_start_matches("Format: ").starts_with(&start));
+        if text.contains("dynamic_events") && !line(format!("{letter}[")) {
+            return Err(Error::Unsupported { path: self.dir().file("README"), what: format!("no word of {what}") });
+        }
+        Ok(())
     }
 
     /// The dynamic events of these kinds, in the order of the files. With `group`: only those of this event system.
@@ -482,6 +501,12 @@ mod tests {
         fs.create_dynevent(&probe).unwrap();
         assert_eq!(fs.dir().read("kprobe_events").unwrap(), "p:others/x vfs_write\np:k/a vfs_read\n");
         assert_eq!(j.notes(), [Undo::Append { path: t.path().join("kprobe_events"), value: "-:k/a".into() }]);
+        std::fs::write(t.path().join("README"), "dynamic_events\n  Format: p[:[<group>/]..\n  f[:[<group>/]..\n")
+            .unwrap();
+        let no = |line: &str| fs.create_dynevent(&line.parse().unwrap()).unwrap_err().is_missing();
+        assert!(no("e:k/e sched.sched_switch") && no("t:k/t sched_switch") && no("s:x u64 y"));
+        fs.create_dynevent(&"f:k/f vfs_read".parse().unwrap()).unwrap();
+        std::fs::write(t.path().join("dynamic_events"), "p:others/x vfs_write\n").unwrap();
         let all = fs.dynevents(&DynEventKind::ALL, None).unwrap();
         assert_eq!(all.len(), 1);
         assert!(fs.dynevents(&[DynEventKind::Synth], None).unwrap().is_empty());
