@@ -49,6 +49,25 @@ pub fn tracecmd() -> &'static Path {
     })
 }
 
+/// The program of an integration test of another crate, built now in the profile of this test.
+///
+/// # Errors
+/// When it does not build, or cargo names no program.
+pub fn test_program(package: &str, test: &str) -> anyhow::Result<PathBuf> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["test", "--quiet", "--package", package, "--test", test, "--no-run", "--message-format", "json"]);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let done = cargo.current_dir(workspace()).stderr(Stdio::inherit()).output()?;
+    anyhow::ensure!(done.status.success(), "test {test} of {package} does not build");
+    let text = String::from_utf8(done.stdout)?;
+    let messages = text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+    let of_test = messages.filter(|m| m["target"]["name"] == test && m["executable"].is_string());
+    let path = of_test.last().and_then(|m| m["executable"].as_str().map(PathBuf::from));
+    path.ok_or_else(|| anyhow::anyhow!("cargo names no program of test {test} of {package}"))
+}
+
 /// The directory of the reference (`trace-cmd` in it runs it), or why it cannot be had.
 ///
 /// `TRACECMD_REFERENCE` names a program to use; else Debian's package is fetched once. Another release than 3.4 is no

@@ -6,6 +6,8 @@
 //! * every `NAME.dat` is reported by our binary and by the reference: the same text, not empty, for every basic option set;
 //! * every pair `NAME.ours` and `NAME.ref` has the same content (state of the kernel, output);
 //!
+//! `tracefs-live` (the live tests of the crate) and `unit-list` (the scenarios of trace-cmd's own unit tests) are there as commands.
+//!
 //! Names of scenarios and kernels in the environment variables `TRACECMD_SCENARIOS` and `TRACECMD_KERNELS` (words) restrict
 //! the run; what a guest left can be kept with `TRACECMD_GUEST_OUT=DIR`.
 
@@ -89,6 +91,13 @@ fn boot(kernel: Kernel) -> Result<PathBuf, String> {
     .clone()
 }
 
+/// The live tests of the `tracefs` crate, built once.
+fn live_tests() -> anyhow::Result<PathBuf> {
+    static PATH: LazyLock<Result<PathBuf, String>> =
+        LazyLock::new(|| programs::test_program("tracefs", "live").map_err(|e| format!("{e:#}")));
+    PATH.clone().map_err(anyhow::Error::msg)
+}
+
 fn run_all(kernel: Kernel) -> anyhow::Result<PathBuf> {
     let base = std::env::var_os("TRACECMD_GUEST_OUT")
         .map_or_else(|| std::env::temp_dir().join(format!("tracecmd-guest-{}", std::process::id())), PathBuf::from);
@@ -101,7 +110,10 @@ fn run_all(kernel: Kernel) -> anyhow::Result<PathBuf> {
              ( set -e\n{text}\n) > $OUT/log 2>&1; echo $? > $OUT/status; echo {name} $(($(date +%s) - s)) s\n"
         );
     }
-    guest::run(kernel, &guest::Options::default(), &[], &script, &out)?;
+    let live = live_tests()?;
+    let unit_list = Path::new(env!("CARGO_BIN_EXE_unit-list"));
+    let files = [(live.as_path(), "bin/tracefs-live"), (unit_list, "bin/unit-list")];
+    guest::run(kernel, &guest::Options::default(), &files, &script, &out)?;
     Ok(out)
 }
 
