@@ -15,8 +15,9 @@ pub enum Scale {
     /// They are nanoseconds, or shall stay what they are.
     #[default]
     None,
-    /// Multiplied: 10^9 by ticks per second, as an integer (`report --ts2secs`).
-    Multiply(u64),
+    /// Ticks of a counter with so many of them in a second (`report --ts2secs`), computed in floating point as the
+    /// reference does it.
+    TicksPerSecond(u64),
     /// Multiplied and shifted (TSC2NSEC).
     Tsc {
         /// Multiplier.
@@ -24,13 +25,6 @@ pub enum Scale {
         /// Right shift.
         shift: u32,
     },
-}
-
-impl Scale {
-    /// Ticks of a counter with this frequency.
-    pub fn ticks_per_second(hz: u64) -> Scale {
-        Scale::Multiply(1_000_000_000u64.checked_div(hz).unwrap_or(0))
-    }
 }
 
 impl From<Tsc2Nsec> for Scale {
@@ -85,7 +79,7 @@ impl CpuTime {
         }
         ts = match self.scale {
             Scale::None => ts,
-            Scale::Multiply(n) => ts.wrapping_mul(n),
+            Scale::TicksPerSecond(hz) => (ts as f64 * (1e9 / hz as f64)) as u64,
             Scale::Tsc { mult, shift } => {
                 let product = u128::from(ts) * u128::from(mult);
                 product.checked_shr(shift).unwrap_or(0) as u64
@@ -177,12 +171,27 @@ mod tests {
     }
 
     #[test]
+    fn ticks_are_scaled_as_the_reference_does_it() {
+        // Seen with `report --ts2secs HZ -t`.
+        for (hz, ns) in [
+            (7, 4_705_796_654_285_714_432),
+            (1_000_001, 32_940_543_639_456),
+            (333_333_333, 98_821_729_838),
+            (3_000_000_000, 10_980_192_193),
+            (5_000_000_000_000, 6_588_115),
+        ] {
+            let map = TimeMap { scale: Scale::TicksPerSecond(hz), ..TimeMap::default() };
+            assert_eq!(map.cpu(0).correct(32_940_576_580), ns, "{hz}");
+        }
+    }
+
+    #[test]
     fn stored_times_of_corrected_ones() {
         let maps = [
             TimeMap { offset: 1000, ..TimeMap::default() },
             TimeMap { offset: 1000u64.wrapping_neg(), ..TimeMap::default() },
             TimeMap { scale: Scale::Tsc { mult: 1234567, shift: 21 }, offset: 77, ..TimeMap::default() },
-            TimeMap { scale: Scale::Multiply(3), ..TimeMap::default() },
+            TimeMap { scale: Scale::TicksPerSecond(333_333_333), ..TimeMap::default() },
         ];
         for map in maps {
             let cpu = map.cpu(0);

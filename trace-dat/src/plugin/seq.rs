@@ -74,6 +74,8 @@ struct Machine {
     names: Vec<(u64, u64)>,
     /// Direct-mapped: pids that need no learning.
     seen: Vec<i32>,
+    /// `common_pid`, until a record of a task beside the idle one was shown: names are told before the first one is asked for.
+    early: Option<Num>,
 }
 
 /// The state of the pass: one for a whole report, all its inputs included.
@@ -113,6 +115,9 @@ impl Sequencer {
         };
         let [a, b, ..] = *rec.data else { return Visit::Plain };
         let id = dec.endian().u16([a, b]);
+        if machine.early.is_some() {
+            machine.first_name(dec, id, rec.data, seq);
+        }
         match machine.kinds.get(usize::from(id)) {
             None | Some(Kind::Other) => Visit::Plain,
             Some(Kind::Function) => {
@@ -181,6 +186,7 @@ impl Machine {
             tasks: Vec::new(),
             names: Vec::new(),
             seen: Vec::new(),
+            early: None,
         };
         let find = |system: &str, name: &str| dec.find_event(Some(system), name).filter(|e| plugin_active(dec, e));
         let pair = |e: &Event, a: &str, b: &str| Some(Pair { a: Num::of(e, a)?, b: Num::of(e, b)? });
@@ -220,6 +226,7 @@ impl Machine {
         }
         if !m.tasks.is_empty() {
             m.seen = vec![0; SEEN]; // pid 0 needs no learning
+            m.early = dec.events().find_map(|e| Num::of(e, "common_pid"));
         }
         m
     }
@@ -270,10 +277,24 @@ impl Machine {
             && theirs.b.get(endian, next.data) == ours.b.get(endian, rec.data)
     }
 
+    /// The name of the record's own task is shown: asks for it, so that names told from here on are late ones.
+    #[cold]
+    fn first_name(&mut self, dec: &Decoder, id: u16, data: &[u8], seq: u64) {
+        let pid = self.early.map_or(0, |pid| pid.get(dec.endian(), data) as i32);
+        if pid != 0 && dec.event(id).is_some() {
+            dec.comms().lookup(pid, seq);
+            self.early = None;
+        }
+    }
+
     fn learn(&mut self, dec: &Decoder, id: u16, data: &[u8], seq: u64) {
         let Some((_, tasks)) = self.tasks.iter().find(|t| t.0 == id) else { return };
         for task in tasks {
             let pid = task.pid.get(dec.endian(), data) as i32;
+            if self.early.is_some() {
+                dec.comms().learn(pid, seq, task.comm.text(dec.endian(), data));
+                continue;
+            }
             let Some(seen) = self.seen.get_mut(pid as u32 as usize % SEEN) else { continue };
             if *seen != pid {
                 *seen = pid;

@@ -24,7 +24,9 @@ impl Places {
 }
 
 /// What `--debug` shows for the last record of the batch: behind the boundary mark, and behind the record's text.
-pub fn texts(batch: &Batch, merge: &Merge) -> (String, String) {
+///
+/// `base`: where the CPU's data begin in the copy that the reference unpacks compressed data to.
+pub fn texts(batch: &Batch, merge: &Merge, base: u64) -> (String, String) {
     let (mut mark, mut suffix) = (String::new(), String::new());
     let Some(layout) = merge.inputs().first().map(|i| i.stream.layout()) else { return (mark, suffix) };
     let (Some((offset, data)), Some(record)) = (batch.last_subbuf(layout.size), batch.last()) else {
@@ -34,7 +36,7 @@ pub fn texts(batch: &Batch, merge: &Merge) -> (String, String) {
         return (mark, suffix);
     };
     // Writing to a string cannot fail.
-    let _ = write!(mark, " [{}:{offset:#x}]", header.ts);
+    let _ = write!(mark, " [{}:{:#x}]", header.ts, base.wrapping_add(offset));
     let mut found = false;
     for item in items.map_while(Result::ok) {
         if found {

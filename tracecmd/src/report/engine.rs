@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use rustc_hash::FxHashMap;
+
 use trace_dat::{
     Lost,
     plugin::seq::{Sequencer, Visit},
@@ -95,6 +97,8 @@ pub struct Pass<'a> {
     /// `-w`: looks at every shown record; gives the wakeup latency to be shown with it.
     pub wakeup: Option<Box<dyn FnMut(u32, &trace_dat::Record<'_>, u64) -> Option<u64> + 'a>>,
     places: Option<debug::Places>,
+    /// For `--debug`: by stream and CPU, what is added to places in compressed data.
+    pub bases: FxHashMap<(u32, u32), u64>,
 }
 
 impl<'a> Pass<'a> {
@@ -112,6 +116,7 @@ impl<'a> Pass<'a> {
             limit: None,
             wakeup: None,
             places: wants.boundary.then(debug::Places::default),
+            bases: FxHashMap::default(),
         }
     }
 
@@ -188,6 +193,10 @@ impl<'a> Pass<'a> {
                 Visit::Indent(n) => batch.set_indent(n),
                 Visit::Leaf => {
                     if let Some(exit) = merge.next() {
+                        if let Some(places) = &mut self.places {
+                            // An exit that begins a sub-buffer takes the mark with it.
+                            places.is_first(tag, exit.input, exit.stream_record.subbuf_offset());
+                        }
                         batch.set_leaf(&exit, tag);
                     }
                 }
@@ -233,7 +242,9 @@ impl<'a> Pass<'a> {
     #[cold]
     fn rare(&mut self, batch: &mut Batch, stream: &Stream, shown: Shown) {
         if self.wants.ts_diff {
-            batch.set_diff(shown.before.map(|before| difference(before, shown.ts, stream.diff_micros)));
+            // A record at time 0 (the first one with --align-ts) counts as none, as in the reference.
+            let before = shown.before.filter(|ts| *ts != 0);
+            batch.set_diff(before.map(|before| difference(before, shown.ts, stream.diff_micros)));
         }
         if let Some(before) = shown.before.filter(|before| self.wants.ts_check && shown.ts < *before) {
             let (cpu, ts) = (shown.cpu, shown.ts);
@@ -244,7 +255,10 @@ impl<'a> Pass<'a> {
         let mut extra = Extra { lost: shown.lost, wakeup: shown.wakeup, ..Extra::default() };
         if self.wants.boundary {
             let (mark, suffix) = match self.merges.get(shown.tag as usize) {
-                Some(merge) if self.wants.debug => debug::texts(batch, merge),
+                Some(merge) if self.wants.debug => {
+                    let base = self.bases.get(&(shown.tag, shown.cpu)).copied().unwrap_or(0);
+                    debug::texts(batch, merge, base)
+                }
                 _ => Default::default(),
             };
             extra.boundary = shown.first.then_some(mark);

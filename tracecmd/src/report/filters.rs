@@ -27,7 +27,7 @@ pub fn of_inputs(options: &ReportOptions, inputs: &Inputs) -> Result<Vec<FilterS
         .iter()
         .map(|input| {
             let mut set = set(&input.dec, options.filters.iter().chain(&input.arg.filters))?;
-            if let Some(text) = processes(options, &input.dec) {
+            if let Some(text) = processes(options, &input.dec)? {
                 set.add(compile(&input.dec, &text)?, false);
             }
             Ok(set)
@@ -48,8 +48,12 @@ fn compile(dec: &Decoder, text: &str) -> Result<Filter> {
 }
 
 /// The filter that `--pid` and `--comm` stand for, `None` when no process is named.
-fn processes(options: &ReportOptions, dec: &Decoder) -> Option<String> {
-    let mut pids: Vec<i32> = options.pids.iter().filter_map(|p| p.parse().ok()).collect();
+///
+/// # Errors
+/// When a process is not a number.
+fn processes(options: &ReportOptions, dec: &Decoder) -> Result<Option<String>> {
+    let number = |p: &String| p.parse().with_context(|| format!("--pid {p}: no process number"));
+    let mut pids: Vec<i32> = options.pids.iter().map(number).collect::<Result<_>>()?;
     for comm in &options.comms {
         let found = dec.comms().pids_of(comm.as_bytes());
         if found.is_empty() {
@@ -57,7 +61,7 @@ fn processes(options: &ReportOptions, dec: &Decoder) -> Option<String> {
         }
         pids.extend(found);
     }
-    (!pids.is_empty()).then(|| pid_filter(&pids))
+    Ok((!pids.is_empty()).then(|| pid_filter(&pids)))
 }
 
 /// Writes the compiled filters (`-T`). Those that stand before the first input are shown for themselves too, as the reference does.

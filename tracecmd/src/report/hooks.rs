@@ -16,6 +16,8 @@ pub struct Hook {
     pub end_match: String,
     /// Flag g: the two may be events of different tasks, and count for none.
     pub global: bool,
+    /// Flag p: both are events of one CPU; with g they count for the CPU.
+    pub per_cpu: bool,
 }
 
 impl Hook {
@@ -49,6 +51,7 @@ impl Hook {
             end: event(end),
             end_match: end_match.to_owned(),
             global: flags.contains('g'),
+            per_cpu: flags.contains('p'),
         })
     }
 

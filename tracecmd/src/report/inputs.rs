@@ -9,7 +9,10 @@ use trace_dat::{
     time::{Scale, TimeMap},
 };
 
+use rustc_hash::FxHashMap;
+
 use super::{
+    facts,
     layout::CommonFields,
     options::{InputArg, ReportOptions, base_name},
     stream::{Stream, prefixes},
@@ -68,6 +71,21 @@ impl Inputs {
         merges
     }
 
+    /// By stream and CPU, where compressed data begin in the copy that the reference makes of them.
+    pub fn unpacked_places(&self) -> FxHashMap<(u32, u32), u64> {
+        let mut all = FxHashMap::default();
+        for (tag, stream) in (0..).zip(&self.streams) {
+            let Some(input) = self.inputs.get(stream.input) else { continue };
+            for buffer in input.file.buffers().iter().filter(|b| stream.is(b)) {
+                let packed = |cpu| buffer.cpus.iter().any(|c| c.cpu == cpu && c.packed);
+                for place in facts::places(&input.file, buffer).iter().filter(|p| packed(p.cpu)) {
+                    all.insert((tag, place.cpu), place.offset);
+                }
+            }
+        }
+        all
+    }
+
     /// Corrected times of the first and the last record of all.
     pub fn time_range(&self) -> Option<(u64, u64)> {
         let mut range = None;
@@ -115,7 +133,7 @@ fn time_map(options: &ReportOptions, arg: &InputArg, file: &TraceFile) -> TimeMa
     }
     let mut time = file.time_map(!options.nodate);
     if let Some(hz) = arg.ts2secs.or(options.ts2secs).filter(|hz| *hz > 0) {
-        time.scale = Scale::ticks_per_second(hz);
+        time.scale = Scale::TicksPerSecond(hz);
     }
     time.offset = time.offset.wrapping_add(arg.ts_offset as u64);
     time

@@ -128,7 +128,7 @@ impl<'a> Events<'a> {
 struct Pids(Box<[PidText; PIDS]>);
 
 impl Pids {
-    /// Appends `COMM-PID`. Only a known name is kept: an unknown one may be learnt later, a known one never changes.
+    /// Appends `COMM-PID`. Only a name that stays is kept: an unknown one may be learnt later.
     #[inline(always)]
     fn push(&mut self, out: &mut Vec<u8>, stream: &Stream, pid: i32, seq: u64, columns: &Columns) {
         let place = &mut self.0[pid as u32 as usize % PIDS];
@@ -143,7 +143,9 @@ impl Pids {
             color::disarm(out, start);
         }
         let text = out.get(start..).unwrap_or_default();
-        if let (Some(_), Some(kept)) = (comm, place.text.get_mut(..text.len())) {
+        if let (Some(_), Some(kept)) = (comm, place.text.get_mut(..text.len()))
+            && !stream.dec.comms().may_change(pid)
+        {
             kept.copy_from_slice(text);
             (place.pid, place.len) = (pid, text.len() as u8);
         }

@@ -143,6 +143,10 @@ fn tell_damage(program: &str, inputs: &Inputs) -> bool {
 fn show(options: &ReportOptions, inputs: &Inputs, terminal: bool, out: &mut File) -> Result<u8> {
     // A wrong filter is told before anything is shown.
     let filters = filters::of_inputs(options, inputs)?;
+    if options.test_filters {
+        filters::describe(options, inputs, &filters, out)?;
+        return Ok(0);
+    }
     match quietly(show_facts(options, inputs, &mut Guard::new(&mut *out, terminal)))? {
         None | Some(Shown::Done) => return Ok(0),
         Some(Shown::BadFormat) => return Ok(facts::BAD_FORMAT_STATUS),
@@ -207,9 +211,6 @@ fn show_records(
     out: &mut File,
 ) -> Result<()> {
     let mut select = Select::new(&options.cpu, options.no_hardirq, options.no_softirq);
-    if options.test_filters {
-        return filters::describe(options, inputs, &filters, out);
-    }
     select.set_filters(filters, inputs.streams.len());
     let wants = Wants {
         ts_diff: options.ts_diff,
@@ -219,6 +220,9 @@ fn show_records(
     };
     let wakeups = inputs.streams.first().filter(|_| options.wakeup).map(|s| RefCell::new(Wakeups::new(&s.dec)));
     let mut pass = Pass::new(&inputs.streams, inputs.merges(|_| true), select, wants);
+    if options.debug {
+        pass.bases = inputs.unpacked_places();
+    }
     window::apply(options, inputs, &mut pass)?;
     if let Some(wakeups) = &wakeups {
         ensure!(inputs.inputs.len() == 1, "wakeup latencies (-w) can only be shown of one input");

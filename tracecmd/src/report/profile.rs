@@ -13,6 +13,8 @@ use super::{hooks::Hook, stack_tree::StackTree};
 
 /// First events that may wait for their second: nested calls, an interrupt raised again.
 const MAX_NESTING: usize = 256;
+/// Idle tasks that are switched out at the same time: one for each CPU.
+const MAX_IDLE: usize = 4096;
 /// Most return addresses of a stack that are used.
 const MAX_STACK: usize = 256;
 
@@ -67,11 +69,26 @@ enum Scope {
     Global,
 }
 
-/// A group of lines: an event, and for switches the state.
+/// A group of lines: an event, and for switches the state. In the order of printing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Group {
+    /// Switches and wakeups come before all other events.
+    rank: Rank,
     id: u16,
     state: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Rank {
+    Switch,
+    Wakeup,
+    Other,
+}
+
+impl Group {
+    fn of(id: u16) -> Group {
+        Group { rank: Rank::Other, id, state: 0 }
+    }
 }
 
 /// Count and times of one line.
@@ -142,10 +159,10 @@ struct Pair {
     end: u16,
     end_match: Place,
     naming: Naming,
-    /// Times of one CPU, not of a task.
+    /// Both are events of one CPU, not of a task.
     per_cpu: bool,
-    /// A pair of `-H`: whether it is matched over all tasks, else within one.
-    hook: Option<bool>,
+    /// The times count for no task: for the CPU or, of a pair of `-H`, for all.
+    global: bool,
     /// Its stacks are shown.
     stacks: bool,
 }
@@ -186,7 +203,7 @@ struct Task {
 #[derive(Clone, Copy, Debug)]
 enum StackOf {
     Pair(Last),
-    Out((i64, u32)),
+    Out(i64),
     Woken(i64),
 }
 
@@ -194,6 +211,8 @@ enum StackOf {
 #[derive(Debug)]
 pub struct Profile {
     pairs: Vec<Pair>,
+    /// Events of usual pairs whose other one is in a pair of `-H`: neither timed nor counted.
+    ignored: Vec<u16>,
     switch: Option<Switch>,
     wakeup: Option<Wakeup>,
     exec: Option<(u16, Vec<Place>)>,
@@ -203,8 +222,9 @@ pub struct Profile {
     /// First own field of every event, looked up once.
     first_fields: FxHashMap<u16, Option<Place>>,
     tasks: BTreeMap<i64, Task>,
-    /// Time and state of tasks when they were switched out, with the stack. The idle task is another one on each CPU.
-    out: FxHashMap<(i64, u32), (u64, u64, Stack)>,
+    /// Time and state of tasks when they were switched out, with the stack. The idle tasks of all CPUs have one list: the last
+    /// one that was switched out is taken to be the first that runs again, as in the reference.
+    out: FxHashMap<i64, Vec<(u64, u64, Stack)>>,
     lines: FxHashMap<Scope, Lines>,
     cpus: BTreeMap<u32, ()>,
     starts: FxHashMap<Key, Vec<Start>>,
@@ -218,10 +238,12 @@ impl Profile {
         let find = |system: &str, name: &str| dec.find_event(Some(system), name);
         let mut pairs = Vec::new();
         let hooked: Vec<u16> = hooks.iter().flat_map(|h| h.events(dec)).collect();
+        let mut ignored = Vec::new();
         let mut pair = |start: (&str, &str), end: (&str, &str), field: &str, naming, per_cpu: bool| {
             let (Some(s), Some(e)) = (find(start.0, start.1), find(end.0, end.1)) else { return };
             let (Some(start_match), Some(end_match)) = (Place::of(s, field), Place::of(e, field)) else { return };
             if hooked.contains(&s.id) || hooked.contains(&e.id) {
+                ignored.extend([s.id, e.id]);
                 return;
             }
             pairs.push(Pair {
@@ -232,7 +254,7 @@ impl Profile {
                 end_match,
                 naming,
                 per_cpu,
-                hook: None,
+                global: per_cpu,
                 stacks: naming != Naming::Function,
             });
         };
@@ -254,8 +276,8 @@ impl Profile {
                 end: e.id,
                 end_match,
                 naming: Naming::Hex,
-                per_cpu: false,
-                hook: Some(hook.global),
+                per_cpu: hook.per_cpu,
+                global: hook.global,
                 stacks: true,
             });
         }
@@ -286,6 +308,7 @@ impl Profile {
             dec.events().find_map(|e| Place::of(e, "common_pid")).unwrap_or(Place { offset: 4, size: 4, signed: true });
         Profile {
             pairs,
+            ignored,
             switch,
             wakeup,
             exec,
@@ -331,7 +354,7 @@ impl Profile {
         if let Some((function, ip)) = self.function
             && function == id
         {
-            return self.count(pid, Group { id, state: 0 }, ip.get(dec, data));
+            return self.count(pid, Group::of(id), ip.get(dec, data));
         }
         if !self.see_pairs(dec, rec, id, ts, pid) {
             let place = *self.first_fields.entry(id).or_insert_with(|| {
@@ -341,7 +364,7 @@ impl Profile {
                     signed: false,
                 })
             });
-            self.count(pid, Group { id, state: 0 }, place.map_or(0, |p| p.get(dec, data)));
+            self.count(pid, Group::of(id), place.map_or(0, |p| p.get(dec, data)));
         }
     }
 
@@ -360,7 +383,7 @@ impl Profile {
 
     /// True if the event is part of a pair.
     fn see_pairs(&mut self, dec: &Decoder, rec: &Record<'_>, id: u16, ts: u64, pid: i64) -> bool {
-        let mut known = false;
+        let mut known = self.ignored.contains(&id);
         let mut done = Vec::new();
         for (n, pair) in self.pairs.iter().enumerate().filter(|(_, p)| p.end == id) {
             known = true;
@@ -368,7 +391,7 @@ impl Profile {
             let scope = pair.scope(pid, rec.cpu);
             let key = Key { scope, pair: n as u32, value };
             if let Some(start) = self.starts.get_mut(&key).and_then(Vec::pop) {
-                done.push((start, Group { id: pair.start, state: 0 }, value, pair.stacks));
+                done.push((start, Group::of(pair.start), value, pair.stacks));
             }
         }
         for (start, group, value, stacks) in done {
@@ -385,9 +408,9 @@ impl Profile {
             let task = pair.start_pid.map_or(pid, |p| p.get_signed(dec, rec.data));
             self.tasks.entry(task).or_default();
             let scope = pair.scope(task, rec.cpu);
-            let owner = match (pair.per_cpu, pair.hook) {
-                (true, _) => Scope::Cpu(rec.cpu),
-                (_, Some(true)) => Scope::Global,
+            let owner = match (pair.global, pair.per_cpu) {
+                (true, true) => Scope::Cpu(rec.cpu),
+                (true, false) => Scope::Global,
                 _ => Scope::Task(task),
             };
             let key = Key { scope, pair: n as u32, value };
@@ -409,16 +432,22 @@ impl Profile {
         let (prev_comm, next_comm) = (text(data, s.prev_comm), text(data, s.next_comm));
         let task = self.tasks.entry(prev).or_default();
         task.comm.get_or_insert(prev_comm);
-        self.out.insert(running(prev, rec.cpu), (ts, state, Stack::default()));
-        self.last.insert(pid, StackOf::Out(running(prev, rec.cpu)));
+        let out = self.out.entry(prev).or_default();
+        if prev != 0 {
+            out.clear();
+        } else if out.len() >= MAX_IDLE {
+            out.remove(0);
+        }
+        out.push((ts, state, Stack::default()));
+        self.last.insert(pid, StackOf::Out(prev));
         let task = self.tasks.entry(next).or_default();
         task.comm.get_or_insert(next_comm);
         let woken = task.woken.take();
-        self.switched_in(id, next, rec.cpu, ts);
+        self.switched_in(id, next, ts);
         if let (Some((start, stack)), Some(wakeup)) = (woken, self.wakeup.as_ref().map(|w| w.id)) {
             let time = ts.wrapping_sub(start);
             let value = if self.by_comm { 0 } else { next as u64 };
-            let entry = self.entry(Scope::Task(next), Group { id: wakeup, state: 0 }, value);
+            let entry = self.entry(Scope::Task(next), Group { rank: Rank::Wakeup, ..Group::of(wakeup) }, value);
             entry.add(time, ts);
             if !stack.1.is_empty() {
                 entry.stacks.add(&stack.1, Some((time, stack.0)));
@@ -428,10 +457,10 @@ impl Profile {
     }
 
     /// Ends the time that a task was switched out: it runs again, or it was woken.
-    fn switched_in(&mut self, id: u16, pid: i64, cpu: u32, ts: u64) {
-        let Some((start, state, stack)) = self.out.remove(&running(pid, cpu)) else { return };
+    fn switched_in(&mut self, id: u16, pid: i64, ts: u64) {
+        let Some((start, state, stack)) = self.out.get_mut(&pid).and_then(Vec::pop) else { return };
         let time = ts.wrapping_sub(start);
-        let entry = self.entry(Scope::Task(pid), Group { id, state }, state);
+        let entry = self.entry(Scope::Task(pid), Group { rank: Rank::Switch, id, state }, state);
         entry.add(time, ts);
         if !stack.1.is_empty() {
             entry.stacks.add(&stack.1, Some((time, stack.0)));
@@ -454,7 +483,7 @@ impl Profile {
                     task.woken = Some((ts, Stack::default()));
                     self.last.insert(pid, StackOf::Woken(woken));
                     if let Some(switch) = self.switch.as_ref().map(|s| s.id) {
-                        self.switched_in(switch, woken, rec.cpu, ts);
+                        self.switched_in(switch, woken, ts);
                     }
                 }
             }
@@ -477,7 +506,7 @@ impl Profile {
             .collect();
         match of {
             StackOf::Out(task) => {
-                if let Some(out) = self.out.get_mut(&task) {
+                if let Some(out) = self.out.get_mut(&task).and_then(|out| out.last_mut()) {
                     out.2 = (ts, stack);
                 }
             }
@@ -614,10 +643,10 @@ impl Profile {
 
 impl Pair {
     fn scope(&self, pid: i64, cpu: u32) -> Scope {
-        match self.hook {
-            Some(true) => Scope::Global,
+        match (self.per_cpu, self.global) {
+            (true, _) => Scope::Cpu(cpu),
+            (_, true) => Scope::Global,
             // Each CPU has an idle task of its own.
-            None if self.per_cpu => Scope::Cpu(cpu),
             _ if pid == 0 => Scope::Cpu(cpu),
             _ => Scope::Task(pid),
         }
@@ -639,11 +668,6 @@ fn merged(entries: &[&Entry]) -> Entry {
         all.stacks.merge(&e.stacks);
     }
     all
-}
-
-/// A task, and for the idle task the CPU.
-fn running(pid: i64, cpu: u32) -> (i64, u32) {
-    (pid, if pid == 0 { cpu } else { 0 })
 }
 
 /// Text of a fixed array up to the first NUL.
