@@ -36,7 +36,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     let Some(event) = dec.event_of(rec.data) else { continue };
                     text.clear();
                     dec.visit(event, rec.data, seq);
-                    let cx = PrintCx { dec: &dec, event, rec, ts: r.ts, note: Note::default(), seq };
+                    let cx = PrintCx {
+                        dec: &dec,
+                        event,
+                        rec,
+                        reach: r.stream_record.reach(),
+                        ts: r.ts,
+                        note: Note::default(),
+                        seq,
+                    };
                     dec.print_info(&cx, &mut text);
                     write!(out, "{}.{:09}: {}: ", r.ts / 1_000_000_000, r.ts % 1_000_000_000, event.name)?;
                     out.write_all(&text)?;

@@ -197,17 +197,17 @@ impl Decoder {
 
     /// The last column of a record: by its plugin, its print fmt, or as raw fields.
     pub fn print_info(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
-        crate::print::info(self, cx, out);
+        crate::print::info(&PrintCx { dec: self, ..*cx }, out);
     }
 
     /// The last column of a record by its print fmt, without its plugin.
     pub fn print_fmt(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
-        crate::print::pretty(self, cx.event, cx.rec.data, out);
+        crate::print::pretty(&PrintCx { dec: self, ..*cx }, out);
     }
 
     /// The fields of a record as ` name=value`, as `report -R` shows them.
     pub fn print_raw(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
-        crate::print::raw_fields(self, cx.event, cx.rec.data, cx.seq, out);
+        crate::print::raw_fields(&PrintCx { dec: self, ..*cx }, out);
     }
 
     /// Looks at a record before it is printed when its event is shown as raw fields.

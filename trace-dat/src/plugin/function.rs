@@ -201,9 +201,13 @@ impl EventPrinter for RawData {
         let Some(at) = self.buf else {
             return missing("buf", out);
         };
-        for b in cx.rec.data.get(at..).unwrap_or_default() {
-            const DIGITS: &[u8; 16] = b"0123456789abcdef";
-            out.extend_from_slice(&[b' ', DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]);
+        // Eight bytes for each word of the machine, so that a 32-bit file shows most of them twice, as the reference does.
+        let bytes = cx.rec.data.get(at..).unwrap_or_default();
+        for start in (0..bytes.len()).step_by(cx.dec.long_size().bytes()) {
+            for b in bytes.get(start..).unwrap_or_default().iter().take(8) {
+                const DIGITS: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(&[b' ', DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]);
+            }
         }
     }
 }

@@ -33,6 +33,10 @@ pub struct PrintCx<'a> {
     pub event: &'a Event,
     /// The record.
     pub rec: Record<'a>,
+    /// The record's bytes with what lies behind them in its block (the rest of the sub-buffer, then the next ones); only the record's bytes where that is not known.
+    ///
+    /// A field that is declared longer than what was recorded, as the array of a short `kernel_stack`, shows these bytes.
+    pub reach: &'a [u8],
     /// Corrected time of the record, in nanoseconds unless the clock counts something else.
     pub ts: u64,
     /// What other records say about this one.

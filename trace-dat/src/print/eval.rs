@@ -16,12 +16,15 @@ use crate::{
 pub(crate) struct Cx<'a> {
     pub(crate) dec: &'a Decoder,
     pub(crate) endian: Endian,
+    /// The record.
     pub(crate) data: &'a [u8],
+    /// The record with what lies behind it in its block.
+    pub(crate) reach: &'a [u8],
 }
 
 impl<'a> Cx<'a> {
-    pub(crate) fn new(dec: &'a Decoder, data: &'a [u8]) -> Self {
-        Cx { dec, endian: dec.endian(), data }
+    pub(crate) fn new(dec: &'a Decoder, data: &'a [u8], reach: &'a [u8]) -> Self {
+        Cx { dec, endian: dec.endian(), data, reach: if reach.len() < data.len() { data } else { reach } }
     }
 
     /// A number of 1, 2, 4 or 8 bytes; 0 for other sizes and where the record is too short.
@@ -40,6 +43,13 @@ impl<'a> Cx<'a> {
     #[inline]
     fn array<const N: usize>(&self, o: usize) -> Option<[u8; N]> {
         self.data.get(o..)?.first_chunk::<N>().copied()
+    }
+
+    /// The record as the reference takes pointers to strings, masks, arrays and address families: little endian, whatever the
+    /// file's byte order. On a big-endian file that finds no string and shows swapped words; reports are the same to the byte.
+    #[inline]
+    pub(crate) fn unswapped(&self) -> Self {
+        Cx { endian: Endian::Little, ..*self }
     }
 
     /// All bytes from `offset` to the end of the record.

@@ -61,12 +61,12 @@ fn program<'a>(dec: &Decoder, event: &'a Event) -> &'a Program {
 }
 
 /// Prints the last column of a record.
-pub(crate) fn info(dec: &Decoder, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
+pub(crate) fn info(cx: &PrintCx<'_>, out: &mut Vec<u8>) {
     let start = out.len();
-    match mode(dec, cx.event) {
-        Mode::Fmt => pretty_at(dec, cx.event, cx.rec.data, cx.seq, out),
+    match mode(cx.dec, cx.event) {
+        Mode::Fmt => pretty(cx, out),
         Mode::Plugin(p) => p.print(cx, out),
-        Mode::Raw => raw::print(dec, cx.event, cx.rec.data, cx.seq, out),
+        Mode::Raw => raw::print(cx, out),
     }
     // A NUL ends the text, as it does in C.
     if let Some(n) = out.get(start..).and_then(|s| memchr::memchr(0, s)) {
@@ -75,24 +75,20 @@ pub(crate) fn info(dec: &Decoder, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
 }
 
 /// Prints a record by its print fmt.
-pub(crate) fn pretty(dec: &Decoder, event: &Event, data: &[u8], out: &mut Vec<u8>) {
-    pretty_at(dec, event, data, u64::MAX, out);
-}
-
-fn pretty_at(dec: &Decoder, event: &Event, data: &[u8], seq: u64, out: &mut Vec<u8>) {
-    match program(dec, event) {
-        Program::Ops(ops) => program::run(ops, &Cx::new(dec, data), out),
-        Program::Bprint(b) => b.print(&Cx::new(dec, data), out),
+pub(crate) fn pretty(cx: &PrintCx<'_>, out: &mut Vec<u8>) {
+    match program(cx.dec, cx.event) {
+        Program::Ops(ops) => program::run(ops, &Cx::new(cx.dec, cx.rec.data, cx.reach), out),
+        Program::Bprint(b) => b.print(&Cx::new(cx.dec, cx.rec.data, cx.reach), out),
         Program::Failed(_) => {
             out.extend_from_slice(b"[FAILED TO PARSE]");
-            raw::print(dec, event, data, seq, out);
+            raw::print(cx, out);
         }
     }
 }
 
 /// Prints a record as raw fields.
-pub(crate) fn raw_fields(dec: &Decoder, event: &Event, data: &[u8], seq: u64, out: &mut Vec<u8>) {
-    raw::print(dec, event, data, seq, out);
+pub(crate) fn raw_fields(cx: &PrintCx<'_>, out: &mut Vec<u8>) {
+    raw::print(cx, out);
 }
 
 /// True when the records of an event are printed as raw fields.

@@ -338,7 +338,7 @@ impl TextSrc {
                 printf::text(out, until_nul(all), spec);
             }
             TextSrc::Pointer { offset, size } => {
-                let addr = cx.load(*offset, *size);
+                let addr = cx.unswapped().load(*offset, *size);
                 match cx.dec.printk().get(addr) {
                     Some(t) => out.extend_from_slice(t),
                     None => printf::hex(out, addr),
@@ -439,6 +439,7 @@ fn flags(mut v: u64, delim: &[u8], pairs: &[(u64, Box<[u8]>)], spec: &Spec, out:
 }
 
 fn array(cx: &Cx<'_>, at: usize, count: u64, size: u64, out: &mut Vec<u8>) {
+    let cx = &cx.unswapped();
     out.push(b'{');
     let count = u64::from(count as u32).min(cx.data.len() as u64);
     for i in 0..count {
@@ -472,17 +473,9 @@ fn array(cx: &Cx<'_>, at: usize, count: u64, size: u64, out: &mut Vec<u8>) {
 /// Hexadecimal words of 32 bits, the highest first.
 fn bitmask(cx: &Cx<'_>, loc: &Loc, out: &mut Vec<u8>) {
     let b = loc.bytes(cx);
-    let words = b.len() / 4;
-    let long = cx.dec.long_size().bytes();
-    for n in (0..words).rev() {
-        // In a big-endian 64-bit word the upper half comes first.
-        let place = match cx.endian {
-            crate::Endian::Big if long == 8 => n ^ 1,
-            _ => n,
-        };
-        let w = b.get(place * 4..place * 4 + 4).and_then(|w| w.first_chunk::<4>()).map_or(0, |w| cx.endian.u32(*w));
-        for byte in w.to_be_bytes() {
-            printf::hex2(out, byte);
+    for (n, word) in b.chunks_exact(4).enumerate().rev() {
+        for byte in word.iter().rev() {
+            printf::hex2(out, *byte);
         }
         if n > 0 {
             out.push(b',');
@@ -493,14 +486,7 @@ fn bitmask(cx: &Cx<'_>, loc: &Loc, out: &mut Vec<u8>) {
 /// A list of bits and ranges: `0-3,5`.
 fn cpumask(cx: &Cx<'_>, loc: &Loc, out: &mut Vec<u8>) {
     let b = loc.bytes(cx);
-    let long = cx.dec.long_size().bytes();
-    let bit = |n: usize| {
-        let byte = match cx.endian {
-            crate::Endian::Little => n / 8,
-            crate::Endian::Big => n / 8 / long * long + (long - 1 - n / 8 % long),
-        };
-        b.get(byte).is_some_and(|v| v >> (n % 8) & 1 != 0)
-    };
+    let bit = |n: usize| b.get(n / 8).is_some_and(|v| v >> (n % 8) & 1 != 0);
     let bits = b.len() * 8;
     let (mut n, mut first) = (0, true);
     while n < bits {
@@ -610,7 +596,7 @@ pub(crate) fn run(ops: &[Op], cx: &Cx<'_>, out: &mut Vec<u8>) {
                     (Place::Dynamic(l), _) => l.bytes(cx),
                     (p, _) => cx.from(p.offset(cx)),
                 };
-                let family = cx.load(place.offset(cx) as u32, 2);
+                let family = cx.unswapped().load(place.offset(cx) as u32, 2);
                 sockaddr(b, family, *big, *port, *compressed, *reversed, out);
             }
             Op::Bytes { loc, len, sep } => {

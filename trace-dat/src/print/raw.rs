@@ -9,6 +9,7 @@ use crate::{
         expr::{Expr, FieldId},
         print_fmt::{PrintFmt, cast},
     },
+    plugin::PrintCx,
     print::{
         eval::{Cx, Loc},
         printf::{self, Conv, Piece, Ptr, Spec, Star},
@@ -180,14 +181,22 @@ fn plan(f: &Field, id: FieldId, shown: &[Shown], at: &mut usize, long: LongSize)
 }
 
 impl RawField {
-    /// Where the bytes of an array begin and how many there are.
-    fn bytes<'a>(&self, cx: &Cx<'a>) -> (usize, &'a [u8]) {
-        let (at, len) = match &self.loc {
-            Some(loc) => loc.get(cx),
-            None => (self.offset as usize, self.size as usize),
+    /// The bytes from the start of an array on, and those of the array. One of a fixed size may be declared longer than its record,
+    /// and goes on behind it; a dynamic one ends with the record.
+    fn bytes<'a>(&self, cx: &Cx<'a>) -> (&'a [u8], &'a [u8]) {
+        let (rest, len) = match &self.loc {
+            Some(loc) => {
+                let (at, len) = loc.get(cx);
+                let rest = cx.from(at);
+                if len == 0 {
+                    // No text at all is text: what stands there up to a NUL.
+                    return (cx.reach.get(at..).unwrap_or_default(), &[]);
+                }
+                (rest, len)
+            }
+            None => (cx.reach.get(self.offset as usize..).unwrap_or_default(), self.size as usize),
         };
-        let rest = cx.from(at);
-        (at, rest.get(..len).unwrap_or(rest))
+        (rest, rest.get(..len).unwrap_or(rest))
     }
 }
 
@@ -206,7 +215,7 @@ pub(crate) fn visit(dec: &Decoder, event: &Event, data: &[u8], seq: u64) {
     if !plan.texts {
         return;
     }
-    let cx = Cx::new(dec, data);
+    let cx = Cx::new(dec, data, data);
     for f in plan.fields.iter().filter(|f| matches!(f.look, Look::Text)) {
         if f.bytes_from.load(Relaxed) > seq && !printable(f.bytes(&cx).1) {
             f.bytes_from.fetch_min(seq, Relaxed);
@@ -215,18 +224,19 @@ pub(crate) fn visit(dec: &Decoder, event: &Event, data: &[u8], seq: u64) {
 }
 
 /// Appends all fields of a record.
-pub(crate) fn print(dec: &Decoder, event: &Event, data: &[u8], seq: u64, out: &mut Vec<u8>) {
-    let cx = Cx::new(dec, data);
+pub(crate) fn print(cx: &PrintCx<'_>, out: &mut Vec<u8>) {
+    let (dec, event, seq) = (cx.dec, cx.event, cx.seq);
+    let cx = Cx::new(dec, cx.rec.data, cx.reach);
     for f in &plan_of(dec, event).fields {
         out.extend_from_slice(&f.label);
         let v = || cx.load(f.offset, f.size);
         match f.look {
             Look::Text | Look::Bytes => {
-                let (at, b) = f.bytes(&cx);
+                let (rest, b) = f.bytes(&cx);
                 if matches!(f.look, Look::Text) && f.bytes_from.load(Relaxed) > seq {
                     if printable(b) {
                         // An array without a NUL runs on, as it does in C.
-                        out.extend_from_slice(until_nul(cx.from(at)));
+                        out.extend_from_slice(until_nul(rest));
                         continue;
                     }
                     f.bytes_from.fetch_min(seq, Relaxed);
@@ -241,10 +251,13 @@ pub(crate) fn print(dec: &Decoder, event: &Event, data: &[u8], seq: u64, out: &m
                 out.push(b']');
             }
             Look::Pointer | Look::Hex => printf::hex0x(out, v()),
-            Look::TextPointer => match dec.printk().get(v()) {
-                Some(t) => out.extend_from_slice(t),
-                None => printf::hex(out, v()),
-            },
+            Look::TextPointer => {
+                let addr = cx.unswapped().load(f.offset, f.size);
+                match dec.printk().get(addr) {
+                    Some(t) => out.extend_from_slice(t),
+                    None => printf::hex(out, addr),
+                }
+            }
             Look::Plain => printf::plain_pointer(out, v()),
             Look::Symbol { offset } => {
                 let addr = v();

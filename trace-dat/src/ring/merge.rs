@@ -404,6 +404,13 @@ impl Batch {
         }
     }
 
+    /// A record's bytes with what lies behind them in its block: the rest of the sub-buffer, then the next ones.
+    #[inline(always)]
+    pub fn reach(&self, b: &BatchRecord) -> &[u8] {
+        let block = self.blocks.get(b.block as usize);
+        block.and_then(|block| block.data().get(b.start as usize..)).unwrap_or_default()
+    }
+
     /// Where a record's sub-buffer begins: in the file, or for compressed data in the unpacked data of the CPU.
     pub fn subbuf_offset(&self, b: &BatchRecord) -> u64 {
         self.blocks.get(b.block as usize).map_or(0, |block| block.base().wrapping_add(b.subbuf.into()))

@@ -47,6 +47,12 @@ impl<'a> StreamRecord<'a> {
         }
     }
 
+    /// The record's bytes with what lies behind them in its block: the rest of the sub-buffer, then the next ones.
+    #[inline]
+    pub fn reach(&self) -> &'a [u8] {
+        self.block.data().get(self.head.start as usize..).unwrap_or_default()
+    }
+
     /// The block; a clone of it keeps the record's bytes alive.
     #[inline(always)]
     pub fn block(&self) -> &'a Arc<Block> {

@@ -281,7 +281,8 @@ impl<'a> JsonPrinter<'a> {
                     column.push(stream.dec.endian(), data, out);
                 }
                 let (dec, event) = (&*stream.dec, shape.event);
-                let cx = PrintCx { dec, event, rec: line.rec, ts: line.ts, note: line.note, seq: line.seq };
+                let (note, seq) = (line.note, line.seq);
+                let cx = PrintCx { dec, event, rec: line.rec, reach: line.reach, ts: line.ts, note, seq };
                 dec.print_info(&cx, &mut text);
                 if text.last() == Some(&b'\n') {
                     text.pop();

@@ -132,6 +132,7 @@ impl Batch {
                 stream: entry.tag,
                 // Marks of lost events are among the extras, which know what was shown already.
                 rec: Record { lost: Lost::None, ..record },
+                reach: self.records.reach(entry),
                 ts: entry.ts,
                 seq: self.seq + i as u64,
                 note: Note { indent: item.indent, leaf_exit },

@@ -48,6 +48,8 @@ pub struct Line<'a> {
     pub stream: u32,
     /// The record.
     pub rec: Record<'a>,
+    /// The record's bytes with what lies behind them in its block.
+    pub reach: &'a [u8],
     /// Corrected time.
     pub ts: u64,
     /// Position in the output.
@@ -206,7 +208,8 @@ impl<'a> LinePrinter<'a> {
             }
             out.extend_from_slice(column);
             let info = out.len();
-            let cx = PrintCx { dec: &stream.dec, event, rec: *rec, ts: line.ts, note: line.note, seq: line.seq };
+            let (note, seq) = (line.note, line.seq);
+            let cx = PrintCx { dec: &stream.dec, event, rec: *rec, reach: line.reach, ts: line.ts, note, seq };
             stream.dec.print_info(&cx, out);
             // A text of several lines, as that of a stack, has its own newline at the end.
             if out.len() > info && out.last() == Some(&b'\n') {
