@@ -17,18 +17,3 @@ pub fn skip(test: &str, reason: &str) {
     }
     assert!(std::env::var_os("TRACECMD_NO_SKIP").is_none(), "skipped although TRACECMD_NO_SKIP is set: {line}");
 }
-
-/// Why the test TITLE is known to be open (`fixtures/OPEN`), if it is. A title there with `*` at an end stands for
-/// all that begin or end so.
-pub fn open(title: &str) -> Option<String> {
-    let text = std::fs::read_to_string(crate::programs::workspace().join("fixtures/OPEN")).ok()?;
-    text.lines().filter(|l| !l.starts_with('#')).find_map(|l| {
-        let (name, reason) = l.split_once('\t')?;
-        let hit = match (name.strip_prefix('*'), name.strip_suffix('*')) {
-            (Some(end), _) => title.ends_with(end),
-            (_, Some(start)) => title.starts_with(start),
-            _ => name == title,
-        };
-        hit.then(|| reason.to_owned())
-    })
-}

@@ -137,7 +137,7 @@ fn read_tables(file: &TraceFile) {
 fn print_record(decoder: &Decoder, rec: Record<'_>, ts: u64, seq: u64, out: &mut Vec<u8>) {
     out.clear();
     let Some(event) = decoder.event_of(rec.data) else { return };
-    let cx = PrintCx { dec: decoder, event, rec, ts, note: Note::default(), seq };
+    let cx = PrintCx { dec: decoder, event, rec, reach: rec.data, ts, note: Note::default(), seq };
     decoder.print_info(&cx, out);
     decoder.print_fmt(&cx, out);
     decoder.print_raw(&cx, out);

@@ -409,6 +409,7 @@ impl Take for Printed<'_> {
             let line = Line {
                 stream: now.stream,
                 rec: Record { lost: Lost::None, ..record },
+                reach: record.data,
                 ts: now.key.0,
                 seq: self.seq,
                 note,
