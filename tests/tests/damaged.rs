@@ -70,7 +70,7 @@ fn check_file(file: &Path, dir: &Path, commands: &[&str], whole: Option<&Whole>,
         }
         // What is missing must have been told, and where.
         if let (Some(whole), &"report -i {}") = (whole, command) {
-            fault = fault.or_else(|| whole.compare(&r));
+            fault = fault.or_else(|| whole.compare(&r, told.contains("cut off")));
             fault = fault.or_else(|| salvage(file, dir, &r));
         }
         if let Some(fault) = fault {
@@ -101,7 +101,7 @@ fn salvage(file: &Path, dir: &Path, damaged: &Run) -> Option<String> {
         return shown.then(|| format!("cannot be salvaged: {}", r.err));
     }
     let again = run(bin, &words("report -i {}", &clean), dir);
-    if again.status != Some(0) || again.err.contains("offset") {
+    if again.status != Some(0) {
         return Some(format!("the salvaged file is not clean: {:?} {}", again.status, again.err));
     }
     // The salvaged file knows where events are missing; the damaged one may only know that it is damaged.
@@ -132,9 +132,10 @@ impl Whole {
         Whole { lines: r.lines(), err: r.err }
     }
 
-    fn compare(&self, r: &Run) -> Option<String> {
+    fn compare(&self, r: &Run, cut: bool) -> Option<String> {
         let new: Vec<&str> = r.err.lines().filter(|l| !self.err.contains(l) && !l.trim().is_empty()).collect();
-        if r.lines() < self.lines && new.is_empty() {
+        // Bytes of a record that turn it into padding, or into a time, are seen by no reader; whatever is cut off is.
+        if r.lines() < self.lines && new.is_empty() && (cut || r.lines() < self.lines / 2) {
             return Some(format!("{} of {} lines, and nothing said", r.lines(), self.lines));
         }
         if r.status != Some(0) && new.is_empty() {
@@ -197,7 +198,7 @@ fn every_command_on_damaged_files() {
         let faults = check_file(&path, dir, &["report -i {}", others[0], others[1]], Some(&wholes[*n]), &told);
         if let (Some(keep), false) = (&keep, faults.is_empty()) {
             std::fs::create_dir_all(keep).expect("a directory");
-            let name = Path::new(name).file_stem().unwrap_or_default().to_string_lossy();
+            let name = Path::new(name).file_name().unwrap_or_default().to_string_lossy();
             std::fs::copy(&path, keep.join(format!("{name}-{seed}.dat"))).expect("a copy");
         }
         faults

@@ -31,9 +31,26 @@ struct Inner {
 enum Bytes {
     File(ReadAt),
     Owned(Vec<u8>),
+    /// Where each begins, and what it is.
+    Joined(Vec<(u64, Source)>),
 }
 
+/// Joined sources begin at multiples of this.
+const JOIN_ALIGN: u64 = 1 << 16;
+
 impl Source {
+    /// Several sources as one, with zeros between them; where each begins.
+    pub fn join(name: impl Into<PathBuf>, parts: Vec<Source>) -> (Self, Vec<u64>) {
+        let (mut placed, mut starts, mut len) = (Vec::new(), Vec::new(), 0u64);
+        for part in parts {
+            let start = len.checked_next_multiple_of(JOIN_ALIGN).unwrap_or(u64::MAX);
+            len = start.saturating_add(part.len());
+            starts.push(start);
+            placed.push((start, part));
+        }
+        (Source { inner: Arc::new(Inner { path: name.into(), len, bytes: Bytes::Joined(placed) }) }, starts)
+    }
+
     /// Opens a file. What is no regular file (a pipe) is read into memory.
     ///
     /// # Errors
@@ -89,6 +106,19 @@ impl Source {
                     to.copy_from_slice(from);
                 }
                 Ok(n)
+            }
+            Bytes::Joined(parts) => {
+                let have = usize::try_from(self.inner.len.saturating_sub(offset)).unwrap_or(usize::MAX).min(buf.len());
+                let Some(buf) = buf.get_mut(..have) else { return Ok(0) };
+                buf.fill(0);
+                let end = offset.saturating_add(have as u64);
+                for (start, part) in parts.iter().filter(|(start, part)| *start < end && start + part.len() > offset) {
+                    // What is read begins in the part, or the part begins in what is read.
+                    let (from, to) = (offset.saturating_sub(*start), start.saturating_sub(offset) as usize);
+                    let n = usize::try_from(part.len() - from).unwrap_or(usize::MAX).min(have - to);
+                    part.read_at(from, buf.get_mut(to..to + n).unwrap_or_default())?;
+                }
+                Ok(have)
             }
             Bytes::File(file) => {
                 let mut done = 0;
@@ -175,5 +205,28 @@ impl ReadAt {
         let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         file.seek(SeekFrom::Start(offset))?;
         file.read(buf)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joined_sources() {
+        let part = |b: u8, n: usize| Source::from_bytes("p", vec![b; n]);
+        let (all, starts) = Source::join("all", vec![part(1, 10), part(2, 70_000), part(3, 0), part(4, 5)]);
+        assert_eq!((starts.as_slice(), all.len()), (&[0, 65536, 196_608, 196_608][..], 196_613));
+        let mut b = [9; 20];
+        assert_eq!(all.read_at(5, &mut b).unwrap(), 20);
+        assert_eq!((b[4], b[5], b[19]), (1, 0, 0));
+        assert_eq!(all.read_at(65530, &mut b).unwrap(), 20);
+        assert_eq!((b[5], b[6], b[19]), (0, 2, 2));
+        assert_eq!(all.read_at(196_600, &mut b).unwrap(), 13);
+        assert_eq!((b[7], b[8], b[12]), (0, 4, 4));
+        let mut large = vec![0; 300_000];
+        assert_eq!(all.read_at(0, &mut large).unwrap(), 196_613);
+        assert_eq!(large.iter().filter(|b| **b == 2).count(), 70_000);
+        assert_eq!(all.read_at(1 << 40, &mut b).unwrap(), 0);
     }
 }

@@ -171,6 +171,45 @@ impl OpenOptions {
         TraceFile::from_source(Source::open(path)?, self)
     }
 
+    /// Opens a recording that did not come to its end: `description` is a trace file with everything but events, `raw` has
+    /// for each buffer (empty name: the top one) and CPU the file with its sub-buffers. `name` stands for the path in messages.
+    ///
+    /// # Errors
+    /// See [`TraceFile::open`].
+    pub fn open_raw(
+        &self,
+        name: impl Into<PathBuf>,
+        description: impl AsRef<Path>,
+        raw: &[(String, u32, PathBuf)],
+    ) -> Result<TraceFile> {
+        let mut parts = vec![Source::open(description)?];
+        for (_, _, path) in raw {
+            parts.push(Source::open(path)?);
+        }
+        let sizes: Vec<u64> = parts.iter().map(Source::len).collect();
+        let (joined, starts) = Source::join(name, parts);
+        let mut file = TraceFile::from_source(joined, self)?;
+        let parsed = &mut file.parsed;
+        parsed.buffers.iter_mut().for_each(|b| b.cpus.clear());
+        for (((buffer, cpu, _), offset), size) in raw.iter().zip(starts.iter().skip(1)).zip(sizes.iter().skip(1)) {
+            let n = parsed.buffers.iter().position(|b| b.name == *buffer).unwrap_or_else(|| {
+                let size = match parsed.layout.subbuf_size {
+                    0 => file.header.page_size.into(),
+                    n => n,
+                };
+                parsed.buffers.push(Buffer::new(buffer.clone(), size, 0));
+                parsed.buffers.len() - 1
+            });
+            if let Some(b) = parsed.buffers.get_mut(n) {
+                b.cpus.push(CpuData { cpu: *cpu, offset: *offset, size: *size, packed: false });
+            }
+        }
+        parsed.buffers.sort_by_key(|b| !b.is_top());
+        let highest = raw.iter().map(|r| r.1.saturating_add(1)).max().unwrap_or(0);
+        parsed.cpu_count = Some(parsed.cpu_count.unwrap_or(0).max(highest));
+        Ok(file)
+    }
+
     /// Opens bytes in memory; `name` stands for the path in messages.
     ///
     /// # Errors
@@ -410,7 +449,7 @@ impl TraceFile {
             if let Err(error) = result {
                 let part = meta.event_formats.as_ref().or(meta.ftrace_events.as_ref());
                 let place = Place { offset: part.map(Part::offset), ..Place::default() };
-                warnings.push(place, error, "event formats from here on");
+                warnings.push(place, error, "event formats at this place");
             }
             Ok(texts)
         }));

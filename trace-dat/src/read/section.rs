@@ -255,14 +255,63 @@ impl Part {
             }
             Ok(())
         };
-        if ftrace {
-            return files(&mut c, "ftrace", into);
+        let mut walk = |c: &mut Cursor<'_>| {
+            if ftrace {
+                return files(c, "ftrace", into);
+            }
+            for _ in 0..c.u32("count of event systems")? {
+                let system = super::header::text(c.cstr("name of an event system")?);
+                files(c, &system, into)?;
+            }
+            Ok(())
+        };
+        let mut result = walk(&mut c);
+        // Behind a damaged size or count the next formats are found by their first words.
+        let at = c.pos();
+        if c.rest().windows(NAME.len()).any(|w| w == NAME) {
+            result = result.and_then(|()| {
+                let (offset, value) = (c.offset(), c.rest().len() as u64);
+                let why = "bytes follow the last event format that is counted";
+                Err(Error::BadValue { what: self.what, offset, value, why })
+            });
+            resume_formats(&data, at, self.endian, ftrace, into);
         }
-        for _ in 0..c.u32("count of event systems")? {
-            let system = super::header::text(c.cstr("name of an event system")?);
-            files(&mut c, &system, into)?;
+        result
+    }
+}
+
+/// What the text of an event format begins with.
+const NAME: &[u8] = b"name: ";
+
+/// Takes the formats that can be found in `data` from `at` on: a size, and as many bytes that begin as a format does.
+fn resume_formats(data: &[u8], mut at: usize, endian: Endian, ftrace: bool, into: &mut FormatTexts) {
+    let mut system = match into.systems.last() {
+        Some(last) if !ftrace => last.clone(),
+        _ => String::from(if ftrace { "ftrace" } else { "unknown" }),
+    };
+    let find = |from: usize| {
+        let rest = data.get(from..)?;
+        memchr::memmem::find(rest, NAME).map(|n| from + n)
+    };
+    while let Some(start) = find(at) {
+        at = start + NAME.len();
+        let Some(size_at) = start.checked_sub(8) else { continue };
+        let size = endian.uint(data, size_at, 8).and_then(|n| usize::try_from(n).ok());
+        let Some(text) = size.and_then(|n| data.get(start..start.checked_add(n)?)) else { continue };
+        if text.last() != Some(&b'\n') || !text.windows(4).any(|w| w == b"\nID:") {
+            continue;
         }
-        Ok(())
+        // A new system: its name, a NUL, and a count of formats stand before the first size.
+        let name = size_at.checked_sub(5).and_then(|nul| data.get(..=nul)).and_then(|d| d.split_last());
+        if let Some((0, before)) = name.filter(|_| !ftrace) {
+            let is_name = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+            let from = before.iter().rposition(|b| !is_name(b)).map_or(0, |n| n + 1);
+            if let Some(name) = before.get(from..).filter(|n| !n.is_empty()) {
+                system = String::from_utf8_lossy(name).into_owned();
+            }
+        }
+        into.push(&system, text);
+        at = start + text.len();
     }
 }
 
@@ -270,6 +319,45 @@ impl Part {
 mod tests {
     use super::*;
     use crate::compress::Compressor;
+
+    #[test]
+    fn formats_behind_a_damaged_size_are_found() {
+        let text = |n: u32| format!("name: e{n}\nID: {n}\nformat:\n\nprint fmt: \"\"\n");
+        let mut f = 2u32.to_le_bytes().to_vec(); // systems
+        let mut sizes = Vec::new();
+        for (system, events) in [("one", 1..4), ("two", 4..6)] {
+            f.extend(system.as_bytes());
+            f.push(0);
+            f.extend((events.len() as u32).to_le_bytes());
+            for n in events {
+                sizes.push(f.len());
+                f.extend((text(n).len() as u64).to_le_bytes());
+                f.extend(text(n).as_bytes());
+            }
+        }
+        let read = |f: &[u8]| {
+            let source = Source::from_bytes("t", f.to_vec());
+            let part = Part::plain(&source, Endian::Little, "event formats", 0, f.len() as u64);
+            let mut into = FormatTexts::default();
+            let result = part.read_formats(false, &mut into);
+            let name = |f: &crate::lazy::FormatText| {
+                let text = String::from_utf8_lossy(&into.text[f.range.clone()]).into_owned();
+                format!(
+                    "{}:{}",
+                    into.systems[f.system as usize],
+                    text.lines().next().unwrap_or("").replace("name: ", "")
+                )
+            };
+            (into.files.iter().map(name).collect::<Vec<_>>().join(" "), result.is_ok())
+        };
+        assert_eq!(read(&f), ("one:e1 one:e2 one:e3 two:e4 two:e5".into(), true));
+        let mut damaged = f.clone();
+        damaged[sizes[1] + 3] = 0xff;
+        assert_eq!(read(&damaged), ("one:e1 one:e3 two:e4 two:e5".into(), false));
+        let mut damaged = f.clone();
+        damaged[0] = 1; // a system too few
+        assert_eq!(read(&damaged), ("one:e1 one:e2 one:e3 two:e4 two:e5".into(), false));
+    }
 
     #[test]
     fn latency_text_is_in_chunks() {

@@ -4,6 +4,7 @@
 
 use crate::{
     Error, Result,
+    compress::METADATA_MAX,
     cursor::FileCursor,
     read::{
         Buffer, CpuData, Metadata, Parsed,
@@ -21,25 +22,91 @@ const CPUS_MAX: u32 = 65536;
 pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Result<Parsed> {
     let endian = header.endian;
     let mut c = FileCursor::new(source, header.end, endian);
-    let part = |what, from: u64, to: u64| Some(Part::plain(source, endian, what, from, to.saturating_sub(from)));
-    let mut meta = Metadata::default();
+    let (meta, cpus) = match metadata(&mut c, source, header) {
+        Ok(found) => found,
+        Err((meta, error, formats)) => {
+            // Behind a damaged size the events are found by the word that stands before them.
+            let at = c.offset();
+            let found = find_data(source, at);
+            let Some(tag) = found else { return Err(error) };
+            warnings.push(
+                Place { offset: Some(at), ..Place::default() },
+                error,
+                "what stands before the events from here on",
+            );
+            let mut meta = *meta;
+            meta.event_formats.get_or_insert_with(|| {
+                Part::plain(source, endian, "event formats", formats, tag.saturating_sub(formats).min(METADATA_MAX))
+            });
+            c.seek(tag.saturating_sub(4));
+            (meta, c.u32("count of CPUs").ok().filter(|n| *n <= CPUS_MAX).unwrap_or(0))
+        }
+    };
+    let layout = PageLayout::parse(&meta.header_page, header.long_size);
+    let mut parsed = Parsed { meta, layout, cpu_count: Some(cpus), ..Parsed::default() };
+    let at = c.offset();
+    data(&mut c, source, header, warnings, &mut parsed, (cpus, at))?;
+    Ok(parsed)
+}
 
-    expect(&mut c, "header_page")?;
+/// Where `options` or `flyrecord` stands behind `from`.
+fn find_data(source: &Source, from: u64) -> Option<u64> {
+    let mut window = vec![0; 1 << 20];
+    let mut at = from;
+    while at < source.len() {
+        let n = source.read_at(at, &mut window).ok()?;
+        let found = window.get(..n)?;
+        let hit = [&b"options  \0"[..], b"flyrecord\0"].iter().filter_map(|t| memchr::memmem::find(found, t)).min();
+        if let Some(hit) = hit {
+            return Some(at + hit as u64);
+        }
+        // A word may lie across two windows.
+        at += (n as u64).saturating_sub(10).max(1);
+    }
+    None
+}
+
+/// Everything up to the count of CPUs, and that count. An error comes with what was read before, and with the place from
+/// which event formats may still be found.
+type Found = std::result::Result<(Metadata, u32), (Box<Metadata>, Error, u64)>;
+
+fn metadata(c: &mut FileCursor<'_>, source: &Source, header: &Header) -> Found {
+    let mut meta = Metadata::default();
+    let mut formats = c.offset();
+    match read_metadata(c, source, header, &mut meta, &mut formats) {
+        Ok(cpus) => Ok((meta, cpus)),
+        Err(error) => Err((Box::new(meta), error, formats)),
+    }
+}
+
+fn read_metadata(
+    c: &mut FileCursor<'_>,
+    source: &Source,
+    header: &Header,
+    meta: &mut Metadata,
+    formats: &mut u64,
+) -> Result<u32> {
+    let endian = header.endian;
+    let part = |what, from: u64, to: u64| Some(Part::plain(source, endian, what, from, to.saturating_sub(from)));
+
+    expect(c, "header_page")?;
     let size = c.u64("size of header_page")?;
     let at = c.skip("header_page", size)?;
     meta.header_page = Part::plain(source, endian, "header_page", at, size).read()?;
-    expect(&mut c, "header_event")?;
+    expect(c, "header_event")?;
     let size = c.u64("size of header_event")?;
     let at = c.skip("header_event", size)?;
     meta.header_event = Part::plain(source, endian, "header_event", at, size).read()?;
 
     let at = c.offset();
-    skip_formats(&mut c)?;
+    *formats = at;
+    skip_formats(c)?;
     meta.ftrace_events = part("ftrace event formats", at, c.offset());
     let at = c.offset();
+    *formats = at;
     for _ in 0..c.u32("count of event systems")? {
         c.cstr("name of an event system")?;
-        skip_formats(&mut c)?;
+        skip_formats(c)?;
     }
     meta.event_formats = part("event formats", at, c.offset());
     let at = c.offset();
@@ -61,15 +128,29 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
         let why = "is more than any machine has";
         return Err(Error::BadValue { what: "count of CPUs", offset: at, value: cpus.into(), why });
     }
-    let layout = PageLayout::parse(&meta.header_page, header.long_size);
-    let mut parsed = Parsed { meta, layout, cpu_count: Some(cpus), ..Parsed::default() };
-    let at = c.offset();
+    Ok(cpus)
+}
+
+/// Options and events.
+fn data(
+    c: &mut FileCursor<'_>,
+    source: &Source,
+    header: &Header,
+    warnings: &Warnings,
+    parsed: &mut Parsed,
+    (cpus, at): (u32, u64),
+) -> Result<()> {
+    let (endian, layout) = (header.endian, parsed.layout);
     let mut tag = c.bytes::<10>("kind of trace data")?;
     if &tag == b"options  \0" {
-        if let Err(error) = options(&mut c, &mut parsed) {
+        if let Err(error) = options(c, parsed) {
             let place = Place { offset: Some(c.offset()), ..Place::default() };
-            warnings.push(place, error, "the options from here on, and all events");
-            return Ok(parsed);
+            let Some(fly) = find_data(source, c.offset()) else {
+                warnings.push(place, error, "the options from here on, and all events");
+                return Ok(());
+            };
+            warnings.push(place, error, "the options from here on");
+            c.seek(fly);
         }
         tag = c.bytes::<10>("kind of trace data")?;
     }
@@ -94,7 +175,7 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
             Err(Error::BadValue { what, offset: at, value, why: "is neither flyrecord nor latency" })
         }
     };
-    flyrecord(&mut c, String::new(), tag, at)?;
+    flyrecord(c, String::new(), tag, at)?;
     let instances: Vec<_> = (parsed.options.iter())
         .filter(|o| o.id == id::BUFFER)
         .map(|o| o.typed(endian, header.version).map_err(|e| (o.offset, e)))
@@ -105,7 +186,7 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
                 c.seek(b.offset);
                 let mut read = || {
                     let tag = c.bytes::<10>("kind of trace data")?;
-                    flyrecord(&mut c, b.name.clone(), tag, b.offset)
+                    flyrecord(c, b.name.clone(), tag, b.offset)
                 };
                 read().map_err(|e| (b.offset, Some(b.name), e))
             }
@@ -116,7 +197,7 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
             warnings.push(Place { offset: Some(offset), buffer, ..Place::default() }, error, "this instance");
         }
     }
-    Ok(parsed)
+    Ok(())
 }
 
 fn expect(c: &mut FileCursor<'_>, what: &'static str) -> Result<()> {

@@ -118,6 +118,8 @@ pub struct CpuStream {
     lost: Lost,
     /// The present sub-buffer was cut off, which was told already.
     cut: bool,
+    /// Empty sub-buffers that were passed: the place of the first, and how many.
+    empty: Option<(u64, u64)>,
     head: Option<Head>,
     subbufs_done: u64,
     /// The records of a sub-buffer, for the way back.
@@ -138,6 +140,7 @@ impl CpuStream {
             walk: Walk::default(),
             lost: Lost::None,
             cut: false,
+            empty: None,
             head: None,
             subbufs_done: 0,
             index: back::Index::default(),
@@ -196,6 +199,17 @@ impl CpuStream {
     }
 
     #[cold]
+    fn warn_empty(&mut self, offset: u64, value: u64) {
+        let why = "without a record between others that have some";
+        let error = Error::BadValue { what: "empty sub-buffers", offset, value, why };
+        let index = self.subbuf_index(offset);
+        self.warn(self.file_offset(offset), index, error, "what was in them");
+        if self.lost == Lost::None {
+            self.lost = Lost::Unknown;
+        }
+    }
+
+    #[cold]
     fn bad_record(&mut self, why: &'static str) {
         if std::mem::take(&mut self.cut) {
             return;
@@ -231,10 +245,24 @@ impl CpuStream {
     fn next_filled(&mut self) -> bool {
         while self.next_raw() {
             if self.enter_present(false) {
+                self.note_empty();
                 return true;
             }
         }
         false
+    }
+
+    /// Tells when empty sub-buffers stood before the present one.
+    #[inline]
+    fn note_empty(&mut self) {
+        let is_empty = self.walk.pos >= self.walk.end;
+        if is_empty {
+            // The kernel gives no empty sub-buffers; those at the end only fill up.
+            let here = self.block.as_ref().map_or(0, |b| b.base()).wrapping_add(self.subbuf as u64);
+            self.empty.get_or_insert((here, 0)).1 += 1;
+        } else if let Some((offset, count)) = self.empty.take() {
+            self.warn_empty(offset, count);
+        }
     }
 
     /// Begins to walk the present sub-buffer. False when it is damaged, which is told unless it is `known`.
@@ -437,6 +465,7 @@ impl CpuStream {
         self.subbuf_end = 0;
         self.walk = Walk::default();
         self.lost = Lost::None;
+        self.empty = None;
         self.head = None;
     }
 

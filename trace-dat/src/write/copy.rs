@@ -6,11 +6,12 @@ use super::{
     option::RawOption,
 };
 use crate::{
-    Result,
+    Error, Result,
     read::{
         TraceFile,
         section::{Part, id},
     },
+    warning::Place,
 };
 
 impl Metadata {
@@ -55,6 +56,54 @@ impl Metadata {
             }
         }
         Ok(to)
+    }
+}
+
+impl Metadata {
+    /// What can be read of a damaged file's metadata. Unlike [`Metadata::of`] it takes nothing over as it is stored: each
+    /// section is read and made anew, and one that cannot be read is left out, which the warnings of `file` tell.
+    pub fn salvage(file: &TraceFile) -> Metadata {
+        let from = file.metadata();
+        let mut to = Metadata::new(file.endian(), cpu_count(file));
+        to.header_info(&from.header_page, &from.header_event);
+        // What is wrong with a part is told, and the rest of the file goes on.
+        let told = |part: Option<&Part>, error: Error, lost: &str| {
+            let place = Place { offset: part.map(Part::offset), ..Place::default() };
+            file.warnings().push(place, error, lost);
+        };
+        let (texts, result) = from.formats();
+        if let Err(error) = result {
+            told(from.event_formats.as_ref().or(from.ftrace_events.as_ref()), error, "some event formats");
+        }
+        let mut systems: Vec<(&str, Vec<&[u8]>)> = texts.systems.iter().map(|s| (s.as_str(), Vec::new())).collect();
+        for f in &texts.files {
+            if let (Some(s), Some(text)) = (systems.get_mut(f.system as usize), texts.text.get(f.range.clone())) {
+                s.1.push(text);
+            }
+        }
+        let ftrace = systems.iter().position(|s| s.0 == "ftrace").map(|n| systems.remove(n).1).unwrap_or_default();
+        to.ftrace_events(&ftrace);
+        to.event_formats(&systems);
+        let read = |part: &Option<Part>, how: fn(&Part) -> Result<Vec<u8>>, lost: &str| {
+            let part = part.as_ref()?;
+            how(part).map_err(|error| told(Some(part), error, lost)).ok()
+        };
+        to.kallsyms(&read(&from.kallsyms, Part::read_sized32, "the kernel's symbols").unwrap_or_default());
+        to.printk_formats(&read(&from.printk, Part::read_sized32, "printk formats").unwrap_or_default());
+        to.cmdlines(&read(&from.cmdlines, Part::read_sized64, "names of processes").unwrap_or_default());
+        if let Some(btf) = read(&file.btf(), Part::read, "BTF") {
+            to.btf(&btf);
+        }
+        if let Some(text) = read(&from.modules, Part::read, "the list of modules") {
+            to.modules(&text);
+        }
+        for o in file.raw_options() {
+            let option = RawOption::new(o.id, o.data.clone());
+            if !option.is_structural() && to.get(o.id).is_none() {
+                to.option(option);
+            }
+        }
+        to
     }
 }
 

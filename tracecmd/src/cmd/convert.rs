@@ -132,7 +132,7 @@ pub struct How {
 /// # Errors
 /// When the input is damaged (unless it is to be salvaged) or the output cannot be written; no output remains then.
 pub fn convert(file: &TraceFile, head: FileHead, how: How, output: &Path) -> anyhow::Result<Summary> {
-    let mut meta = Metadata::of(file)?;
+    let mut meta = if how.salvage { Metadata::salvage(file) } else { Metadata::of(file)? };
     if how.slim {
         let mut progress = Progress::events(0);
         let used = slim::Used::of(file, &mut |n| progress.add(n));

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use trace_dat::{
-    LongSize,
+    LongSize, OpenOptions, TraceFile,
     compress::Codec,
     read::header::PageLayout,
     write::{BufferHead, FileHead, FileVersion, Metadata, Writer},
@@ -87,6 +87,9 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     inputs.extend(input.cloned());
     files::not_an_input(&output, &inputs)?;
 
+    // What the recording said of its kernel before the first event: better than what this boot says.
+    let described = name.as_ref().map(|n| with_suffix(n, ".meta")).filter(|p| input.is_none() && p.exists());
+    let input = input.or(described.as_ref());
     let highest = buffers.values().flat_map(|b| b.keys()).max().map_or(0, |c| c + 1);
     let (head, mut meta, page) = match input {
         Some(path) => {
@@ -130,6 +133,31 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
 fn is_raw(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     name.rsplit_once(".cpu").is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// A recording that did not come to its end, as far as it went: its raw data with the description that lies beside them.
+/// `None` when there is a file of that name, or nothing of such a recording.
+pub fn interrupted(path: &Path, how: &OpenOptions) -> Option<trace_dat::Result<TraceFile>> {
+    let description = with_suffix(path, ".meta");
+    if path.exists() || !description.exists() {
+        return None;
+    }
+    let found = leftovers(path).ok().filter(|f| !f.is_empty())?;
+    let raw: Vec<(String, u32, PathBuf)> = (found.into_iter())
+        .flat_map(|(name, cpus)| cpus.into_iter().map(move |(cpu, path)| (name.clone(), cpu, path)))
+        .collect();
+    log::warn!(
+        "{} is not finished: this is what its raw files ({}) have; the command restore makes a file of them",
+        path.display(),
+        raw.len()
+    );
+    Some(how.open_raw(path, description, &raw))
 }
 
 /// The raw files of a recording: by instance (empty for the top buffer) and CPU.

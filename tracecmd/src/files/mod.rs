@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use trace_dat::{
-    TraceFile,
+    OpenOptions, TraceFile,
     write::{Summary, same_file},
 };
 
@@ -21,6 +21,9 @@ use crate::output::guard;
 /// # Errors
 /// When it is no regular file, or no trace file.
 pub fn open(path: &Path) -> anyhow::Result<TraceFile> {
+    if let Some(file) = crate::cmd::restore::interrupted(path, &OpenOptions::new()) {
+        return file.with_context(|| format!("cannot read '{}'", path.display()));
+    }
     let kind = std::fs::metadata(path).with_context(|| format!("cannot open '{}'", path.display()))?.file_type();
     if kind.is_fifo() || kind.is_char_device() || kind.is_socket() {
         bail!("{} is a pipe or device; a trace file is read in any order, so save it in a file first", path.display());

@@ -322,14 +322,15 @@ impl Msg {
                     cpus,
                     page_size,
                     trace_id,
-                    tsync_proto: text(&known[20..36]),
+                    // The last of the 16 bytes is the NUL.
+                    tsync_proto: text(&known[20..35]),
                     tsync_port: Reader(&known[36..]).u32().unwrap_or(0),
                     ports: ports("TRACE_RESP", cpus, data)?,
                 })
             }
             8 => Msg::CloseResp,
             9 => Msg::TimeSync {
-                proto: text(&known[..16]),
+                proto: text(&known[..15]),
                 id: Reader(&known[16..]).u32().unwrap_or(0),
                 payload: data.to_vec(),
             },

@@ -1,6 +1,6 @@
 //! The input files: opened, with decoders, corrected times, and the streams of their buffers.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use trace_dat::{
@@ -10,6 +10,8 @@ use trace_dat::{
 };
 
 use rustc_hash::FxHashMap;
+
+use crate::cmd::restore;
 
 use super::{
     facts,
@@ -103,7 +105,10 @@ fn open_one(options: &ReportOptions, arg: &InputArg) -> Result<Input> {
     let threads = options.threads.unwrap_or_else(default_threads);
     // Printing needs the cores more than unpacking does: one thread keeps ahead of many that print.
     let open = OpenOptions::new().threads(if threads > 1 { (threads / 4).clamp(1, 4) } else { 0 });
-    let file = open.open(&arg.path)?;
+    let file = match restore::interrupted(Path::new(&arg.path), &open) {
+        Some(file) => file?,
+        None => open.open(&arg.path)?,
+    };
     let mut parts = file.decoder_parts();
     parts.options = options.print.clone();
     if let Some(path) = &options.kallsyms {
