@@ -124,8 +124,8 @@ fn bare_root(program: &str) -> Command {
         .after_help(format!(
             "Each command explains itself: {program} COMMAND --help\n\n\
              Examples:\n  \
-             {program} record -e sched ls          events of the scheduler while ls runs, into trace.dat\n  \
-             {program} report | less               the recording as text\n"
+             {program} record -e sched ls    scheduler events while ls runs, into trace.dat\n  \
+             {program} report | less         the recording as text\n"
         ))
         .subcommand_required(true)
         .arg_required_else_help(true)

@@ -34,8 +34,8 @@ pub fn command() -> Command {
         .arg(cli::option("c", "CPU", "Only this CPU"))
         .arg(cli::option("B", "NAME", "This instance, not the top buffer"))
         .arg(cli::switch("f", "Print the path of the file first"))
-        .arg(cli::option("hist", "[SYSTEM:]EVENT", "Print the histograms of an event"))
-        .arg(cli::option("trigger", "[SYSTEM:]EVENT", "Print the triggers of an event"));
+        .arg(cli::option("hist", "EVENT", "Print the histograms of an event ([SYSTEM:]EVENT)"))
+        .arg(cli::option("trigger", "EVENT", "Print the triggers of an event ([SYSTEM:]EVENT)"));
     for (id, _, help) in INFO {
         command = command.arg(cli::switch(id, help));
     }

@@ -26,10 +26,10 @@ pub fn command() -> Command {
         .arg(cli::option("B", "NAME", "Instance for a histogram"))
         .arg(Arg::new("sql").value_name("SQL").num_args(0..).help("The statement"))
         .after_help(
-            "SELECT FIELD {, FIELD} FROM EVENT [AS ALIAS] [JOIN EVENT [AS ALIAS] ON A = B] [WHERE CONDITION]\n\
+            "SELECT FIELD {, FIELD} FROM EVENT [AS ALIAS]\n       [JOIN EVENT [AS ALIAS] ON A = B] [WHERE CONDITION]\n\
              Without JOIN a histogram is made, with JOIN a synthetic event. Without -e the shell commands are printed.\n\n\
-             Examples:\n  tracecmd sqlhist 'SELECT CAST(common_pid AS COMM), CAST(id AS SYSCALL) FROM sys_enter'\n  \
-             tracecmd sqlhist -n lat -e 'SELECT start.pid, TIMESTAMP_DELTA_USECS AS us FROM sched_waking AS start \
+             Examples:\n  tracecmd sqlhist \\\n    'SELECT CAST(common_pid AS COMM), CAST(id AS SYSCALL) FROM sys_enter'\n  \
+             tracecmd sqlhist -n lat -e \\\n    'SELECT start.pid, TIMESTAMP_DELTA_USECS AS us FROM sched_waking AS start\n     \
              JOIN sched_switch AS end ON start.pid = end.next_pid'",
         )
 }
