@@ -183,7 +183,7 @@ fn without_numbers(text: &str) -> String {
         out += &rest[..=at];
         rest = &rest[at + 1..];
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        if digits > 0 && !rest[digits..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') {
+        if digits > 0 && !rest[digits..].starts_with(|c: char| c.is_ascii_alphanumeric()) {
             out.push('N');
             rest = &rest[digits..];
         }

@@ -609,7 +609,10 @@ impl Parser {
             "tls-ca" => p.tls.get_or_insert_default().ca = opt.value.clone().map(PathBuf::from),
             "tls-cert" => p.tls.get_or_insert_default().cert = opt.value.clone().map(PathBuf::from),
             "tls-key" => p.tls.get_or_insert_default().key = opt.value.clone().map(PathBuf::from),
-            "debug" => p.debug = true,
+            "debug" => {
+                p.debug = true;
+                crate::log::set_level(Some("debug"))?;
+            }
             "verbose" => crate::log::set_level(opt.value.is_some().then_some(text.as_str()))?,
             "exit-status" => p.exit_status = true,
             "kptr" => p.kptr = true,

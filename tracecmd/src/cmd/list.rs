@@ -79,8 +79,8 @@ fn wanted(words: &[String]) -> Wanted {
 pub fn run(cx: &Ctx, _m: &ArgMatches) -> anyhow::Result<ExitCode> {
     let words: Vec<String> = cx.words.iter().map(|w| w.to_string_lossy().into_owned()).collect();
     let w = wanted(&words);
-    let chosen = w.shows.iter().any(|(c, word)| *c == 'e' && word.is_some());
-    if (w.format || w.triggers || w.filters) && !chosen {
+    let all_events = w.shows.iter().any(|(c, word)| *c == 'e' && word.is_none());
+    if (w.format || w.triggers || w.filters) && all_events {
         anyhow::bail!("-F, -R and -l show something of chosen events: list -e EVENT");
     }
     let mut text = Vec::new();
@@ -94,7 +94,7 @@ pub fn run(cx: &Ctx, _m: &ArgMatches) -> anyhow::Result<ExitCode> {
         writeln!(out, "\ntracers:")?;
         out.extend(fs.dir().read_bytes("available_tracers")?);
         writeln!(out, "\noptions:")?;
-        out.extend(fs.dir().read_bytes("trace_options")?);
+        trace_options(&fs, None, out)?;
         compression(out)?;
     }
     // Whatever order they were asked for in.
@@ -187,11 +187,24 @@ fn events(fs: &TraceFs, word: Option<&str>, w: &Wanted, out: &mut Vec<u8>) -> an
     Ok(())
 }
 
+/// The options of a buffer as the directory `options` has them, in its order and with those of tracers: name and whether it is on.
+pub(crate) fn options_of(i: &tracefs::Instance) -> anyhow::Result<Vec<(String, bool)>> {
+    let dir = i.dir().file("options");
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let on = i.dir().read_trimmed(format!("options/{name}"))? != "0";
+        found.push((name, on));
+    }
+    Ok(found)
+}
+
+/// As `trace_options` has them: `no` before an option that is off.
 fn trace_options(fs: &TraceFs, word: Option<&str>, out: &mut Vec<u8>) -> anyhow::Result<()> {
     let re = word.map(regex).transpose()?;
-    for line in fs.dir().read("trace_options")?.lines() {
-        if re.as_ref().is_none_or(|re| re.is_match(line)) {
-            writeln!(out, "{line}")?;
+    for (name, on) in options_of(&fs.top())? {
+        if re.as_ref().is_none_or(|re| re.is_match(&name)) {
+            writeln!(out, "{}{name}", if on { "" } else { "no" })?;
         }
     }
     Ok(())

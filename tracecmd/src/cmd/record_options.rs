@@ -37,7 +37,7 @@ pub fn command(verb: Verb) -> Command {
 /// Options that a command refuses or ignores.
 fn without_effect(verb: Verb) -> &'static [&'static str] {
     match verb {
-        Verb::Record => &["fork", "G", "by-comm", "debug", "nofifos"],
+        Verb::Record => &["fork", "G", "by-comm", "nofifos"],
         Verb::Start => &[
             "o",
             "N",
@@ -66,7 +66,6 @@ fn without_effect(verb: Verb) -> &'static [&'static str] {
             "exit-status",
             "G",
             "by-comm",
-            "debug",
             "notimeout",
             "nofifos",
             "H",
@@ -101,7 +100,6 @@ fn without_effect(verb: Verb) -> &'static [&'static str] {
             "exit-status",
             "G",
             "by-comm",
-            "debug",
             "notimeout",
             "nofifos",
             "H",
@@ -133,7 +131,6 @@ fn without_effect(verb: Verb) -> &'static [&'static str] {
             "daemonize",
             "G",
             "by-comm",
-            "debug",
             "notimeout",
             "nofifos",
             "exit-status",
@@ -193,7 +190,6 @@ fn without_effect(verb: Verb) -> &'static [&'static str] {
             "tsync-interval",
             "nofifos",
             "notimeout",
-            "debug",
             "poll",
             "nosplice",
             "H",
@@ -225,7 +221,6 @@ fn without_effect(verb: Verb) -> &'static [&'static str] {
             "tsync-interval",
             "nofifos",
             "notimeout",
-            "debug",
             "poll",
             "nosplice",
             "profile",
@@ -350,7 +345,7 @@ fn manner(verb: Verb) -> Vec<Arg> {
         switch("nosplice", "Read and write in place of splice"),
         switch("daemonize", "Go to the background when recording runs"),
         switch("dry-run", "Print what would be set, and change nothing"),
-        switch("debug", "More messages"),
+        switch("debug", "More messages (--verbose=debug)"),
         optional("verbose", "LEVEL", "Messages of libraries: none, crit, err, warn, info, debug, all"),
     ];
     if verb != Verb::Extract {

@@ -56,13 +56,13 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     for option in &options {
         if let Some((_, file, _)) = INFO.iter().find(|(id, ..)| *id == option.id) {
             instance.dir().require(file, "not built into this kernel, or newer than it")?;
-            print_file(&instance, file, has("f"))?;
+            print_file(&instance, file)?;
             printed = true;
         } else if option.id == "hist" || option.id == "trigger" {
             let (system, event) = find_event(&fs, &instance, &option.text())?;
             let file = format!("events/{system}/{event}/{}", option.id);
             instance.dir().require(&file, "triggers since Linux 3.15, histograms since 4.7 (CONFIG_HIST_TRIGGERS)")?;
-            print_file(&instance, &file, has("f"))?;
+            print_file(&instance, &file)?;
             println!();
             printed = true;
         }
@@ -97,12 +97,9 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_file(instance: &Instance, file: &str, path: bool) -> anyhow::Result<()> {
+fn print_file(instance: &Instance, file: &str) -> anyhow::Result<()> {
     let text = instance.dir().read_bytes(file)?;
     let mut out = crate::output::guard::stdout();
-    if path {
-        writeln!(out, "{}", instance.file(file).display())?;
-    }
     out.write_all(&text)?;
     out.flush()?;
     Ok(())

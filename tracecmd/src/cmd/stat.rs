@@ -85,7 +85,9 @@ fn status(i: &Instance, all_options: bool, out: &mut Vec<u8>) -> anyhow::Result<
         block(out, title, "", &found)?;
     }
     if all_options {
-        block(out, "Options", "   ", &lines(i, "trace_options"))?;
+        let shown =
+            super::list::options_of(i)?.into_iter().map(|(name, on)| if on { name } else { format!("no{name}") });
+        block(out, "Options", "   ", &shown.collect::<Vec<_>>())?;
     }
     let state = if i.is_on()? { "enabled" } else { "disabled" };
     writeln!(out, "\nTracing is {state}\n")?;
