@@ -7,11 +7,14 @@ use std::sync::OnceLock;
 use tracecmd_tests::{programs, skip::skip};
 
 /// What `cargo xtask install` puts in place, under both names: the directory that stands for `/usr`. Built once for all tests here,
-/// in the profile that compiles fastest.
+/// in the profile that compiles fastest. `TRACECMD_INSTALLED` names a directory where that was done before.
 fn installed() -> &'static Path {
     static DIR: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = DIR.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
+        if let Some(path) = std::env::var_os("TRACECMD_INSTALLED") {
+            return (dir, path.into());
+        }
         let done = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .args([
                 "run",
@@ -156,7 +159,7 @@ fn bash_completes() {
         let text = ask(words);
         assert!(text.contains(hit), "{words}: {text}");
     }
-    check_live("install::bash_completes", |words| ask(words));
+    check_live("install::bash_completes", ask);
 }
 
 /// What only the running kernel knows.
@@ -192,7 +195,7 @@ fn fish_completes() {
         let text = ask(words);
         assert!(text.contains(hit), "{words}: {text}");
     }
-    check_live("install::fish_completes", |words| ask(words));
+    check_live("install::fish_completes", ask);
 }
 
 #[test]
@@ -205,13 +208,21 @@ fn zsh_completes() {
     let ask = |words: &str| {
         let text = format!(
             "zmodload zsh/zpty; zpty z zsh -f -i; \
-             zpty -w z \"PS1=; fpath=({} \\$fpath); autoload -U compinit; compinit -u -D; zstyle ':completion:*' list-prompt ''; \
-             LISTMAX=9999; setopt noalwayslastprompt; print READY\"; \
+             zpty -w z \"PS1=; fpath=({} \\$fpath); autoload -U compinit; compinit -u -D; LISTMAX=9999; print READY\"; \
              while zpty -r z l && [[ $l != READY* ]]; do :; done; \
-             zpty -n -w z '{words}'$'\\t\\t'; sleep 3; zpty -r -t z out '*'; print -r -- $out; zpty -d z",
+             zpty -n -w z '{words}'$'\\t\\t'; sleep 3; while zpty -r -t z l; do print -rn -- $l; done; zpty -d z",
             dir.display()
         );
-        run(Command::new("zsh").args(["-f", "-c", &text])).1
+        let screen = run(Command::new("zsh").args(["-f", "-c", &text])).1;
+        // What is left when the terminal's control sequences are taken away.
+        let mut parts = screen.split('\u{1b}');
+        let mut shown = parts.next().unwrap_or("").to_owned();
+        for part in parts {
+            shown += part
+                .strip_prefix('[')
+                .map_or(part, |p| p.trim_start_matches(|c: char| !c.is_ascii_alphabetic()).get(1..).unwrap_or(""));
+        }
+        shown.replace(['\r', '\u{7}', '\u{8}'], "")
     };
     for (words, hit) in [
         ("tracecmd rec", "record"),
@@ -222,7 +233,7 @@ fn zsh_completes() {
         let text = ask(words);
         assert!(text.contains(hit), "{words}: {text}");
     }
-    check_live("install::zsh_completes", |words| ask(words));
+    check_live("install::zsh_completes", ask);
 }
 
 #[test]

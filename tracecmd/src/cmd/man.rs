@@ -62,9 +62,18 @@ fn page(program: &str, name: &str, command: &Command) -> anyhow::Result<Vec<u8>>
     writeln!(out, ".SH SYNOPSIS\n.nf\n{}\n.fi", escape(usage.trim()))?;
     writeln!(out, ".SH DESCRIPTION\n{}.", escape(&capital(&about)))?;
     for paragraph in notes.split("\n\n").map(str::trim).filter(|p| !p.is_empty()) {
-        writeln!(out, ".PP\n{}", paragraph.lines().map(escape).collect::<Vec<_>>().join("\n.br\n"))?;
+        let lines: Vec<_> = paragraph.lines().map(escape).collect();
+        if paragraph.lines().any(|l| l.starts_with(' ')) {
+            writeln!(out, ".PP\n.nf\n{}\n.fi", lines.join("\n"))?;
+        } else {
+            writeln!(out, ".PP\n{}", lines.join("\n.br\n"))?;
+        }
     }
-    man.render_options_section(&mut out)?;
+    let mut options = Vec::new();
+    man.render_options_section(&mut options)?;
+    // A line break beside an empty line is one too many for mandoc.
+    let text = String::from_utf8_lossy(&options).replace(".br\n.sp\n", ".sp\n").replace(".sp\n.br\n", ".sp\n");
+    out.extend_from_slice(text.as_bytes());
     if command.get_subcommands().any(|c| !c.is_hide_set()) {
         writeln!(out, ".SH COMMANDS")?;
         for c in command.get_subcommands().filter(|c| !c.is_hide_set()) {
