@@ -10,6 +10,7 @@ pub mod generate;
 pub mod guest;
 pub mod limited;
 pub mod programs;
+pub mod remote;
 pub mod seeds;
 pub mod skip;
 pub mod target_seeds;

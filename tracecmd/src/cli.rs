@@ -72,6 +72,7 @@ pub const COMMANDS: &[Entry] = commands! {
     "stack" Stop stack "the deepest kernel stack: start, stop, show"
     "sqlhist" Stop sqlhist "histograms and synthetic events from SQL"
     "agent" Stop agent "record this machine for another"
+    "setup-guest" Mix setup_guest "make the FIFOs through which a guest's data reach this machine"
     "stat" Mix stat "what is set up in the tracer now"
     "list" Mix list "what this kernel offers: events, tracers, options, functions"
     "options" Mix options "options of the event printers"

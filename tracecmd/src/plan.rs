@@ -252,6 +252,8 @@ pub struct Plan {
     pub by_comm: bool,
     /// `--tsync-interval`, milliseconds.
     pub tsync_interval_ms: Option<i64>,
+    /// `--only-v1`: protocol V1 with a listener that would know V3.
+    pub only_v1: bool,
     /// `--nofifos`.
     pub no_fifos: bool,
     /// `--tls`.
@@ -285,6 +287,17 @@ impl Plan {
     /// The top buffer's wishes.
     pub fn top_buffer(&self) -> &Buffer {
         &self.buffers[0]
+    }
+
+    /// The same with the TSC as clock of every buffer, and how it becomes nanoseconds.
+    pub fn with_tsc(mut self) -> Plan {
+        for b in &mut self.buffers {
+            b.clock = Some("x86-tsc".into());
+        }
+        if let Some(top) = self.buffers.first_mut() {
+            top.tsc2nsec = true;
+        }
+        self
     }
 
     /// The listener that gets the data, if there is one. One for all buffers.
@@ -369,6 +382,7 @@ impl Plan {
             by_comm: false,
             tsync_interval_ms: None,
             no_fifos: false,
+            only_v1: false,
             tls: None,
             no_timeout: false,
             debug: false,
@@ -418,6 +432,7 @@ const NOT_FOR_SET: &[&str] = &[
     "date",
     "nosplice",
     "nofifos",
+    "only-v1",
     "profile",
     "by-comm",
     "ts-offset",
@@ -603,6 +618,7 @@ impl Parser {
             "stderr" => p.stderr = true,
             "by-comm" => p.by_comm = true,
             "tsync-interval" => p.tsync_interval_ms = Some(number(&text, "--tsync-interval")?),
+            "only-v1" => p.only_v1 = true,
             "nofifos" => p.no_fifos = true,
             "notimeout" => p.no_timeout = true,
             "tls" => drop(p.tls.get_or_insert_default()),

@@ -191,6 +191,17 @@ fn tsc_of_cpu(cpu: u32) -> anyhow::Result<(u32, u32)> {
     Ok((mult, u32::from(shift)))
 }
 
+/// Bytes of a stream socket that the other machine has not acknowledged (`SIOCOUTQ`); `None` where the socket does not say.
+///
+/// Source: tcp(7); vsock since Linux 6.12.
+pub fn unsent(socket: std::os::fd::BorrowedFd<'_>) -> Option<usize> {
+    use std::os::fd::AsRawFd;
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open for the call, and the kernel writes one int to the place given.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, std::ptr::from_mut(&mut bytes)) };
+    if done == 0 { usize::try_from(bytes).ok() } else { None }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

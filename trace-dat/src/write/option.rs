@@ -134,6 +134,26 @@ impl RawOption {
             || (id::STRINGS..=id::CMDLINES).contains(&self.id)
     }
 
+    /// The options of a list as it stands in a file, up to its end or the first that is cut off.
+    pub fn list(mut bytes: &[u8], endian: Endian) -> Vec<RawOption> {
+        let mut all = Vec::new();
+        while let Some((head, rest)) = bytes.split_first_chunk::<6>() {
+            let id = endian.u16([head[0], head[1]]);
+            let size = endian.u32([head[2], head[3], head[4], head[5]]);
+            let Some((data, rest)) = rest.split_at_checked(size as usize).filter(|_| id != id::DONE) else { break };
+            all.push(RawOption::new(id, data));
+            bytes = rest;
+        }
+        all
+    }
+
+    /// The list of these options as it stands in a file, without an end.
+    pub fn encode_list(options: &[RawOption], endian: Endian) -> Vec<u8> {
+        let mut out = Vec::new();
+        options.iter().for_each(|o| o.encode(endian, &mut out));
+        out
+    }
+
     /// Appends the option to a list.
     pub(super) fn encode(&self, endian: Endian, out: &mut Vec<u8>) {
         out.extend(endian.from_u16(self.id));

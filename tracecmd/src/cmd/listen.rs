@@ -11,7 +11,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{ArgMatches, Command};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::{SigSet, Signal},
+    stat::{Mode, umask},
+};
 
 use crate::{
     cli::{Ctx, option, optional, ordered, switch},
@@ -41,7 +45,7 @@ pub fn command() -> Command {
             option("allow", "ADDR[/BITS]", "Accept recorders of this network only; may be repeated"),
             option("data-ports", "A-B", "Ports for the data of the recorders' CPUs [default: 1500-6000]"),
             option("max-clients", "N", "Recorders at once [default: 64]"),
-            option("max-cpus", "N", "CPUs of one recorder [default: 4096]"),
+            option("max-cpus", "N", "CPUs of one recorder [default: 1024]"),
             option("max-size", "SIZE", "Bytes that one recording may take (suffix K, M, G, T) [default: 1T]"),
             option("max-total", "SIZE", "Bytes that all recordings may take together [default: 4T]"),
             option("tls-cert", "FILE", "Talk TLS with this certificate (PEM); plain recorders are refused then"),
@@ -49,6 +53,7 @@ pub fn command() -> Command {
             option("tls-client-ca", "FILE", "Accept only recorders whose certificate is signed by this one (PEM)"),
             option("new-certificate", "DIR", "Make certificates and keys for a lab in DIR, then exit"),
             option("name", "HOST", "With --new-certificate: one more name of this machine; may be repeated"),
+            switch("only-v1", "Answer as a listener that only knows protocol V1").hide(true),
             switch("debug", "Show more of what happens"),
             optional("verbose", "LEVEL", "Log level"),
         ])
@@ -79,6 +84,7 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> Result<ExitCode> {
         tls: None,
         log: None,
         progress: false,
+        only_v1: false,
     };
     for o in ordered(m) {
         let text = o.text();
@@ -100,6 +106,9 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> Result<ExitCode> {
             "tls-cert" => cert = path(),
             "tls-key" => key = path(),
             "tls-client-ca" => client_ca = path(),
+            "debug" => crate::log::set_level(Some("debug"))?,
+            "verbose" => crate::log::set_level(Some(text.as_str()).filter(|t| !t.is_empty()))?,
+            "only-v1" => c.only_v1 = true,
             "new-certificate" => new_certificate = path(),
             "name" => names.push(text),
             _ => {}
@@ -134,10 +143,16 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> Result<ExitCode> {
     mask.add(Signal::SIGTERM);
     mask.thread_block()?;
     c.progress = !daemon && std::io::stderr().is_terminal();
-    // The daemon's directory stays: names on the command line are relative to it.
-    let pid_file = if daemon { Some(go_to_background(log.is_some())?) } else { None };
+    // Every CPU of every recorder needs a connection and a file.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
     let mut server = Server::new(c)?;
     announce(&server);
+    // The daemon's directory stays: names on the command line are relative to it.
+    let pid_file = if daemon { Some(go_to_background(log.is_some())?) } else { None };
+    // What machines send is for their owner's eyes.
+    umask(Mode::from_bits_truncate(0o077));
     let result = server.run();
     if let Some(path) = pid_file {
         let _ = std::fs::remove_file(path);

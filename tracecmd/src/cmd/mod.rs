@@ -22,6 +22,7 @@ pub mod reset;
 pub mod restart;
 pub mod restore;
 pub mod set;
+pub mod setup_guest;
 pub mod show;
 pub mod snapshot;
 pub mod split;

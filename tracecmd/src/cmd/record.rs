@@ -82,6 +82,12 @@ fn record(plan: &Plan, background: Option<Background>) -> anyhow::Result<ExitCod
     let output = plan.output_path();
     let signals = Signals::block()?;
     let command_stdout = if plan.stderr { Some(stdout_to_stderr()?) } else { None };
+    let mut plan = plan;
+    let with_tsc;
+    if !plan.guests.is_empty() && guest::should_use_tsc(plan, &tracefs::TraceFs::find()?) {
+        with_tsc = plan.clone().with_tsc();
+        plan = &with_tsc;
+    }
     let mut session = Session::open(plan)?;
     let tsc2nsec = match plan.buffers.iter().any(|b| b.tsc2nsec) {
         true => Some(sys::tsc_to_ns(&session.root().top().cpus()?)?),
@@ -130,13 +136,15 @@ fn finish(
         session.buffers.iter().map(|a| BufferFacts::read(&a.instance, latency)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut data = recorders.join(&session);
     stopped?;
-    let options = guests.iter().map(guest::Session::option).collect();
-    let extras =
-        Extras { date_us, trace_id: own_id, guests: options, tsc2nsec, maps: outcome.maps, ..Extras::default() };
+    let mut options: Vec<_> = guests.iter().filter_map(guest::Session::option).collect();
     let mut guest_files = Vec::new();
     for g in guests {
-        guest_files.push(g.finish(plan, None)?);
+        let mut done = g.finish(tsc2nsec)?;
+        options.append(&mut done.options);
+        guest_files.push(done);
     }
+    let extras =
+        Extras { date_us, trace_id: own_id, guests: options, tsc2nsec, maps: outcome.maps, ..Extras::default() };
     let meta = tracefile::metadata(session.root(), plan, &facts, &extras)?;
     let sizes: Vec<_> = session.buffers.iter().map(|a| stats::size_kb(&a.instance)).collect();
     // The kernel is free again before the long work begins.
@@ -152,8 +160,8 @@ fn finish(
     if !plan.quiet {
         let mut err = std::io::stderr().lock();
         let _ = tracefile::print_offsets(&summary, &mut err);
-        for (_, summary) in &guest_files {
-            let _ = tracefile::print_offsets(summary, &mut err);
+        for done in &guest_files {
+            let _ = tracefile::print_offsets(&done.summary, &mut err);
         }
         let _ = stats::print_lost(&facts, &mut std::io::stdout().lock());
         let _ = stats::print_advice(&facts, &sizes, &mut err);
@@ -174,7 +182,9 @@ fn finish(
 
 /// Asks the agents of all guests to record.
 fn start_guests(plan: &Plan, session: &Session, own_id: u64) -> anyhow::Result<Vec<guest::Session>> {
-    let start = |(n, g)| guest::Session::start(plan, g, n, session.root(), &session.clock(), own_id);
+    let clock = session.clock();
+    let host = guest::Host { root: session.root(), clock: &clock, trace_id: own_id };
+    let start = |(n, g)| guest::Session::start(plan, g, n, &host);
     plan.guests.iter().enumerate().map(start).collect()
 }
 

@@ -37,7 +37,7 @@ pub fn command(verb: Verb) -> Command {
 /// Options that a command refuses or ignores.
 fn without_effect(verb: Verb) -> &'static [&'static str] {
     match verb {
-        Verb::Record => &["fork", "G", "by-comm", "nofifos"],
+        Verb::Record => &["fork", "G", "by-comm", "only-v1"],
         Verb::Start => &[
             "o",
             "N",
@@ -68,6 +68,7 @@ fn without_effect(verb: Verb) -> &'static [&'static str] {
             "by-comm",
             "notimeout",
             "nofifos",
+            "only-v1",
             "H",
             "kptr",
             "a",
@@ -102,6 +103,7 @@ fn without_effect(verb: Verb) -> &'static [&'static str] {
             "by-comm",
             "notimeout",
             "nofifos",
+            "only-v1",
             "H",
             "kptr",
             "a",
@@ -133,6 +135,7 @@ fn without_effect(verb: Verb) -> &'static [&'static str] {
             "by-comm",
             "notimeout",
             "nofifos",
+            "only-v1",
             "exit-status",
             "F",
             "c",
@@ -375,6 +378,7 @@ fn guests() -> Vec<Arg> {
         option("name", "NAME", "Name of the last -A"),
         option("tsync-interval", "MS", "Time between clock measurements; negative: none, 0: first and last"),
         switch("nofifos", "Do not use FIFOs of guests"),
+        switch("only-v1", "With -N: protocol V1, as a recorder of before V3"),
         switch("notimeout", "Wait for messages without limit"),
     ]
     .map(|a| a.help_heading(h))

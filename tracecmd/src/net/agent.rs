@@ -7,7 +7,7 @@ use std::{
     ffi::OsString,
     io,
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -15,15 +15,19 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::Socket;
+use trace_dat::write::RawOption;
 
 use super::{
     channel::Channel,
     client::DataSink,
     conn::plain_ip,
+    fifo,
+    limits::Limits,
     listen::{Peer, accept, data_listener, vsock_listener},
     msg::{FIRST_DATA_PORT, LAST_DATA_PORT, Msg, TraceRequest, TraceResponse},
-    record::{head, start},
-    tsync::{self, Protocol},
+    record::{Broken, head, start},
+    tsync::{self, HostSync, Protocol, Sampling},
+    vm::Machine,
 };
 use crate::{
     cli,
@@ -31,7 +35,7 @@ use crate::{
     plan::{Plan, Verb},
     session::Session,
     signal::{Signals, Woken},
-    tracefile::{self, BufferFacts, Extras},
+    tracefile::{self, BufferFacts, Extras, HOST_ENDIAN},
 };
 
 /// How the agent is to work.
@@ -41,6 +45,8 @@ pub struct Config {
     pub port: u32,
     /// TCP: only this peer may connect. `None`: vsock.
     pub peer: Option<String>,
+    /// Act as the host of this context, the only one that may connect: it records itself and, by us, its host.
+    pub proxy: Option<u32>,
     /// Wait for ever for the peer's data connections.
     pub no_timeout: bool,
 }
@@ -96,6 +102,10 @@ fn any_tcp(port: u16) -> io::Result<Socket> {
 
 /// Whether this peer is the one of `-N`.
 fn admitted(config: &Config, peer: &Peer) -> Result<(), String> {
+    if let Some(wanted) = config.proxy {
+        let is_it = matches!(peer, Peer::Vsock { cid, .. } if *cid == wanted);
+        return if is_it { Ok(()) } else { Err(format!("only the guest with context id {wanted} may connect")) };
+    }
     let (Some(wanted), Peer::Ip(addr)) = (&config.peer, peer) else { return Ok(()) };
     let addr = plain_ip(addr.ip());
     let known: Vec<IpAddr> = std::net::ToSocketAddrs::to_socket_addrs(&(wanted.as_str(), 0))
@@ -185,8 +195,9 @@ fn accept_from(listener: &Socket, host: &Peer, wait: Option<Duration>) -> Result
 fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket, host: &Peer) -> Result<()> {
     let local = socket.local_addr()?.as_socket().map(|a| plain_ip(a.ip()));
     let mut control = Channel::new(socket, host.number())?;
-    let request: TraceRequest = match control.receive(Some(Duration::from_secs(60)))? {
-        Msg::TraceReq(r) => r,
+    let (request, guest_cpus): (TraceRequest, Option<u32>) = match control.receive(Some(Duration::from_secs(60)))? {
+        Msg::TraceReq(r) => (r, None),
+        Msg::TraceProxy { request, cpus, .. } if config.proxy.is_some() => (request, Some(cpus)),
         m => {
             control.send(&Msg::NotSupported)?;
             bail!("{m} message instead of a request");
@@ -199,29 +210,46 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
     ensure!(session.buffers.len() == 1, "exactly one buffer can be recorded for another machine");
     let top = session.root().top();
     let clock = clock_of(&request.args).map_or_else(|| top.clock(), |c| Ok(c.to_owned()))?;
-    let proto = Protocol::choose(&request.tsync_protos, Some(&clock));
+    let machine = match (guest_cpus, host) {
+        (Some(_), Peer::Vsock { cid, .. }) => Machine::find(*cid),
+        _ => None,
+    };
+    let mut offered = request.tsync_protos.clone();
+    if guest_cpus.is_some() && !machine.as_ref().is_some_and(Machine::shows_tsc) {
+        offered.retain(|p| p != Protocol::Kvm.name());
+    }
+    let proto = Protocol::choose(&offered, Some(&clock));
     let cpus = top.cpus()?;
-    let ports = Ports::open(cpus.len() as u32, local, proto.is_some())?;
+    let ports_dir = Path::new(fifo::GUEST_DIR);
+    let use_fifos = request.use_fifos && guest_cpus.is_none() && fifo::guest_has(ports_dir, cpus.len() as u32);
+    let ports = Ports::open(if use_fifos { 0 } else { cpus.len() as u32 }, local, proto.is_some())?;
     let trace_id = record::trace_id();
     control.send(&Msg::TraceResp(TraceResponse {
-        use_fifos: false,
+        use_fifos,
         cpus: cpus.len() as u32,
         page_size: session.buffers[0].instance.subbuf_size()? as u32,
         trace_id,
         tsync_proto: proto.map_or(String::new(), |p| p.name().to_owned()),
         tsync_port: ports.tsync_port,
-        ports: ports.numbers.clone(),
+        ports: if use_fifos { vec![0; cpus.len()] } else { ports.numbers.clone() },
     }))?;
     let wait = (!config.no_timeout).then_some(Duration::from_secs(60));
+    let mut sync = None;
     if let (Some(proto), Some(waiting)) = (proto, &ports.tsync) {
         let ch = Channel::new(accept_from(waiting, host, wait)?, host.number())?;
-        let root = session.root().clone();
-        let (id, clock) = (peer_id(host), clock.clone());
-        std::thread::Builder::new().name("time sync".into()).spawn(move || {
-            if let Err(e) = tsync::serve_guest(&root, ch, proto, id, &clock) {
-                log::warn!("time synchronisation: {e:#}");
-            }
-        })?;
+        if let Some(cpus) = guest_cpus {
+            Limits::default().check(cpus, 4096).map_err(anyhow::Error::msg)?;
+            let how = Sampling { proto, cpus, host_trace_id: trace_id, interval: None, machine: machine.clone() };
+            sync = Some(HostSync::start(session.root(), ch, how, &clock)?);
+        } else {
+            let root = session.root().clone();
+            let (id, clock) = (peer_id(host), clock.clone());
+            std::thread::Builder::new().name("time sync".into()).spawn(move || {
+                if let Err(e) = tsync::serve_guest(&root, ch, proto, id, &clock) {
+                    log::warn!("time synchronisation: {e:#}");
+                }
+            })?;
+        }
     }
     session.configure(&plan)?;
     let date_us = if plan.date { extract::measured(&session, &session.clock()) } else { None };
@@ -232,13 +260,19 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
     let extras = Extras { date_us, trace_id: Some(trace_id), ..Extras::default() };
     let meta = tracefile::metadata(session.root(), &plan, &[facts], &extras)?;
     control.send_data(&head(&plan, &meta, 3, a.instance.subbuf_size()? as u32)?)?;
-    let mut sinks = Vec::new();
+    let mut sinks: Vec<_> = match use_fifos {
+        true => fifo::open_guest(ports_dir, cpus.len() as u32, Duration::from_secs(60))?,
+        false => Vec::new(),
+    }
+    .into_iter()
+    .map(DataSink::Fifo)
+    .collect();
     for waiting in &ports.data {
         let s = accept_from(waiting, host, wait)?;
         s.set_nonblocking(false)?;
         sinks.push(DataSink::Stream(s));
     }
-    let senders = start(&plan, a, sinks)?;
+    let senders = start(&plan, a, sinks, Broken::default(), false)?;
     if !plan.no_filter {
         session.leave_out(&senders.iter().map(|s| s.tid).collect::<Vec<_>>());
     }
@@ -247,6 +281,7 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
         session.switch_on()?;
     }
     let ended = until_close(&mut control, signals, listener);
+    let shift = sync.and_then(HostSync::finish);
     let stopped = session.switch_off();
     senders.iter().for_each(|s| s.stop.stop());
     for s in senders {
@@ -259,6 +294,15 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
         session.end()?
     }
     ended?;
+    if guest_cpus.is_some() {
+        let vcpus = machine.map(|m| m.threads).unwrap_or_default();
+        let guest = RawOption::guest(&host.number(), request.trace_id, &vcpus, HOST_ENDIAN);
+        control.send_data(&RawOption::encode_list(&[guest], HOST_ENDIAN))?;
+        control.wait_for(&Msg::Cont, Some(Duration::from_secs(60)))?;
+        let shift = shift.filter(|s| s.cpus.iter().any(|c| !c.is_empty()));
+        let options: Vec<_> = shift.iter().map(|s| RawOption::time_shift(s, HOST_ENDIAN)).collect();
+        control.send_data(&RawOption::encode_list(&options, HOST_ENDIAN))?;
+    }
     control.send(&Msg::CloseResp)
 }
 

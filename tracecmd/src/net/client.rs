@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    fs::File,
     io::{self, Write},
     net::{SocketAddr, ToSocketAddrs, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
@@ -21,6 +22,9 @@ use super::{
 
 /// Sub-buffers from this size on do not fit a datagram: UDP gives way to TCP. Bytes.
 const UDP_MOST: u32 = 65536 - 20;
+
+/// Bytes that may be on the way to the listener for each CPU.
+const SEND_BUFFER: usize = 512 << 10;
 
 /// Where a listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +93,10 @@ pub struct Options {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// Longest wait for an answer; `None`: for ever.
     pub timeout: Option<Duration>,
+    /// A connection that takes no data for so long counts as broken; `None`: never.
+    pub stall: Option<Duration>,
+    /// Speak protocol V1 without asking for V3.
+    pub only_v1: bool,
 }
 
 /// What can go wrong.
@@ -209,7 +217,9 @@ impl Remote {
     pub fn connect(options: Options, cpus: u32, subbuf: u32) -> Result<Self, RemoteError> {
         let mut r = Self::open(&options)?;
         r.hello()?;
-        if r.v3()? {
+        if options.only_v1 {
+            r.init_v1(cpus, subbuf)?;
+        } else if r.v3()? {
             r.init_v3(cpus, subbuf)?;
         } else if options.tls.is_some() {
             return Err(r.wrong("it ended the connection when asked for protocol V3".into()));
@@ -392,6 +402,9 @@ impl Remote {
             _ => s.connect(&addr).map_err(failed)?,
         }
         prepare(&s);
+        // What is on the way when a line breaks must be known, so it is bounded.
+        let _ = s.set_send_buffer_size(SEND_BUFFER);
+        s.set_write_timeout(self.options.stall).map_err(failed)?;
         match &self.options.tls {
             None => Ok(DataSink::Stream(s)),
             Some(config) => {
@@ -529,27 +542,31 @@ pub enum DataSink {
     Udp(UdpSocket),
     /// A TCP connection inside TLS.
     Tls(Box<Conn>),
+    /// A port to the host.
+    Fifo(File),
 }
 
 impl DataSink {
-    /// The descriptor that pages may be spliced into, if they need no treatment on the way.
-    pub fn splice_fd(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            DataSink::Stream(s) => Some(s.as_fd()),
-            _ => None,
-        }
-    }
-
     /// Whether each write must be exactly one sub-buffer.
     pub fn is_datagram(&self) -> bool {
         matches!(self, DataSink::Udp(_))
+    }
+
+    /// Bytes that were written but have not reached the listener's machine; `None` where that is not known.
+    pub fn on_the_way(&self) -> Option<usize> {
+        match self {
+            DataSink::Stream(s) => crate::sys::unsent(s.as_fd()),
+            DataSink::Udp(_) | DataSink::Fifo(_) => None,
+            // The encrypted bytes are a few more than the plain ones.
+            DataSink::Tls(c) => Some(crate::sys::unsent(c.as_fd())? + c.waiting()),
+        }
     }
 
     /// Says that nothing more will come.
     pub fn finish(&mut self) {
         match self {
             DataSink::Stream(s) => drop(s.shutdown(std::net::Shutdown::Write)),
-            DataSink::Udp(_) => {}
+            DataSink::Udp(_) | DataSink::Fifo(_) => {}
             DataSink::Tls(c) => {
                 c.finish();
                 // The farewell of the other side: without reading it the kernel would reset the connection.
@@ -565,6 +582,7 @@ impl Write for DataSink {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
             DataSink::Stream(s) => s.write(buf),
+            DataSink::Fifo(f) => f.write(buf),
             DataSink::Udp(s) => match s.send(buf) {
                 // Nobody listens any more: the kernel was told by an earlier datagram.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Err(io::ErrorKind::BrokenPipe.into()),
@@ -573,7 +591,8 @@ impl Write for DataSink {
             DataSink::Tls(c) => {
                 c.send(buf);
                 c.flush()?;
-                Ok(buf.len())
+                // The socket blocks: it has waited as long as it may.
+                if c.wants_write() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(buf.len()) }
             }
         }
     }

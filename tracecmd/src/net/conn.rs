@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     time::Duration,
 };
@@ -153,6 +153,14 @@ impl Conn {
         // The peer may be gone already.
         let _ = self.flush();
         let _ = self.raw.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+/// The socket address without the IPv6 form of an IPv4 address; the scope of a link-local one stays.
+pub fn plain_addr(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), addr.port()),
+        IpAddr::V6(_) => addr,
     }
 }
 

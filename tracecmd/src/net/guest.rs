@@ -8,6 +8,10 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -24,14 +28,30 @@ use tracefs::TraceFs;
 use super::{
     addr::safe_name,
     channel::Channel,
+    conn::prepare,
+    fifo::{self, HostEnd},
     limits::Limits,
     msg::{AGENT_PORT, Msg, TraceRequest},
-    tsync::{HostSync, Protocol, kvm},
+    tsync::{HostSync, Protocol, Sampling, serve_guest},
+    vm::Machine,
 };
 use crate::{
     plan::{Guest, Plan},
     tracefile::HOST_ENDIAN,
 };
+
+/// Whether host and guests should count the TSC's ticks: no clock is asked for, and KVM shows how far each guest's are from ours.
+pub fn should_use_tsc(plan: &Plan, root: &TraceFs) -> bool {
+    let on_kvm = |g: &Guest| {
+        let Ok(Named { address: Address::Vsock { cid, .. }, .. }) = named(g, 0, libvirt_cid) else { return false };
+        !g.proxy && !g.own_clock && Machine::find(cid).is_some_and(|m| m.shows_tsc())
+    };
+    !plan.guests.is_empty()
+        && plan.buffers.iter().all(|b| b.clock.is_none())
+        && plan.tsync_interval_ms.is_none_or(|ms| ms >= 0)
+        && root.top().clocks().is_ok_and(|c| c.iter().any(|c| c == "x86-tsc"))
+        && plan.guests.iter().all(on_kvm)
+}
 
 /// Where an agent is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,19 +146,54 @@ pub fn file_name(output: &Path, guest: &str) -> PathBuf {
 struct Receiving {
     path: PathBuf,
     thread: JoinHandle<Result<u64>>,
+    /// To end it when the guest is gone.
+    socket: Option<Socket>,
+}
+
+/// Who measures the difference of the clocks.
+enum Sync {
+    /// We do: the other side is a guest.
+    Host(HostSync),
+    /// A proxy does: we are its guest.
+    Guest(JoinHandle<()>),
 }
 
 /// A guest that is being recorded.
 pub struct Session {
     name: String,
     trace_id: u64,
+    proxy: bool,
     control: Channel,
-    sync: Option<HostSync>,
+    sync: Option<Sync>,
     metadata: Vec<u8>,
     data: Vec<Receiving>,
+    /// All has been sent: what comes out of FIFOs ends soon.
+    ended: Arc<AtomicBool>,
     subbuf: u32,
     over_tcp: bool,
+    own_clock: bool,
+    machine: Option<Machine>,
     output: PathBuf,
+}
+
+/// What a guest's recording left.
+pub struct Finished {
+    /// Its file.
+    pub path: PathBuf,
+    /// What is in it.
+    pub summary: Summary,
+    /// Options for the file of this machine, from a proxy.
+    pub options: Vec<RawOption>,
+}
+
+/// The session of this machine, as guests need to know it.
+pub struct Host<'a> {
+    /// The tracing directory.
+    pub root: &'a TraceFs,
+    /// The clock of the recording.
+    pub clock: &'a str,
+    /// Identifies the session.
+    pub trace_id: u64,
 }
 
 fn connect(address: &Address) -> Result<Socket> {
@@ -154,7 +209,10 @@ fn connect(address: &Address) -> Result<Socket> {
             for a in (host.as_str(), *port).to_socket_addrs()? {
                 let s = Socket::new(Domain::for_address(a), Type::STREAM, None)?;
                 match s.connect_timeout(&a.into(), Duration::from_secs(10)) {
-                    Ok(()) => return Ok(s),
+                    Ok(()) => {
+                        prepare(&s);
+                        return Ok(s);
+                    }
                     Err(e) => last = Some(e),
                 }
             }
@@ -181,55 +239,66 @@ impl Session {
     ///
     /// # Errors
     /// The agent cannot be reached, refuses, or does not follow the protocol.
-    pub fn start(
-        plan: &Plan,
-        guest: &Guest,
-        number: usize,
-        root: &TraceFs,
-        clock: &str,
-        host_trace_id: u64,
-    ) -> Result<Session> {
+    pub fn start(plan: &Plan, guest: &Guest, number: usize, host: &Host<'_>) -> Result<Session> {
         let Named { name, address } = named(guest, number, libvirt_cid)?;
-        ensure!(!guest.proxy, "--proxy is not supported: run the agent in the guest and name it by -A");
         let mut control = Channel::new(connect(&address)?, name.clone())?;
-        let mut args: Vec<String> = Vec::new();
-        if plan.date {
-            args.push("--date".into());
-        }
-        if !guest.own_clock {
-            args.extend(["-C".into(), clock.to_owned()]);
-        }
-        args.extend(guest.args.iter().map(|a: &OsString| a.to_string_lossy().into_owned()));
-        let over_vsock = matches!(address, Address::Vsock { .. });
+        let (over_vsock, machine) = match &address {
+            Address::Vsock { cid, .. } => (true, Machine::find(*cid).filter(|_| !guest.proxy)),
+            Address::Tcp { .. } => (false, None),
+        };
         let mut tsync_protos = Vec::new();
         if plan.tsync_interval_ms.is_none_or(|ms| ms >= 0) {
-            // The KVM one needs the guest's process, and ticks on both sides.
-            if over_vsock && clock == "x86-tsc" && kvm::usable() {
+            // The one of KVM needs the guest's process, and ticks on both sides. Behind a proxy it is the proxy that looks.
+            let kvm = guest.proxy || machine.as_ref().is_some_and(Machine::shows_tsc);
+            if over_vsock && host.clock == "x86-tsc" && kvm {
                 tsync_protos.push("kvm".to_owned());
             }
             tsync_protos.push("ptp".to_owned());
         }
-        control.send(&Msg::TraceReq(TraceRequest { use_fifos: false, trace_id: host_trace_id, args, tsync_protos }))?;
+        let mut fifos = if plan.no_fifos { Vec::new() } else { fifo::open_host(Path::new(fifo::HOST_DIR), &name) };
+        let request = TraceRequest {
+            use_fifos: !fifos.is_empty(),
+            trace_id: host.trace_id,
+            args: words(plan, guest, host.clock),
+            tsync_protos,
+        };
+        control.send(&match guest.proxy {
+            false => Msg::TraceReq(request),
+            true => Msg::TraceProxy { request, cpus: host.root.top().cpus()?.len() as u32, siblings: 0 },
+        })?;
         // The guest sets up its tracers before or after it answers: there is no limit for that.
         let response = match control.receive(None)? {
             Msg::TraceResp(r) => r,
+            Msg::NotSupported => bail!("{name} refuses the request"),
             m => bail!("guest {name} answered {m}"),
         };
         let limits = Limits::default();
         limits.check(response.cpus, response.page_size).map_err(|e| anyhow::anyhow!("guest {name}: {e}"))?;
-        ensure!(!response.use_fifos, "guest {name} wants to use FIFOs that were not offered");
+        if response.use_fifos {
+            let (have, need) = (fifos.len(), response.cpus as usize);
+            ensure!(have >= need, "guest {name} uses FIFOs for {need} CPUs, there are {have}");
+        } else {
+            fifos.clear();
+        }
         let mut sync = None;
         if let Some(proto) = Protocol::of_name(&response.tsync_proto) {
             println!("Negotiated {} time sync protocol with guest {name}", proto.name());
             let ch = Channel::new(connect(&address.with_port(response.tsync_port)?)?, name.clone())?;
-            let every = plan.tsync_interval_ms.filter(|ms| *ms > 0).map(|ms| Duration::from_millis(ms as u64));
-            sync = Some(HostSync::start(root, ch, proto, response.cpus, host_trace_id, clock, every)?);
+            sync = Some(if guest.proxy {
+                Sync::Guest(answer_proxy(host, ch, proto, &address)?)
+            } else {
+                let interval = plan.tsync_interval_ms.filter(|ms| *ms > 0).map(|ms| Duration::from_millis(ms as u64));
+                let (cpus, host_trace_id) = (response.cpus, host.trace_id);
+                let how = Sampling { proto, cpus, host_trace_id, interval, machine: machine.clone() };
+                Sync::Host(HostSync::start(host.root, ch, how, host.clock)?)
+            });
         }
         let metadata = control.receive_data(limits.max_metadata, None)?;
         let output = file_name(&plan.output_path(), &name);
         let mut data = Vec::new();
+        let ended = Arc::new(AtomicBool::new(false));
+        let mut fifos = fifos.into_iter();
         for (cpu, port) in response.ports.iter().enumerate() {
-            let socket = connect(&address.with_port(*port)?)?;
             let path = crate::recorder::raw_path(&output, plan.temp.as_deref(), "", cpu as u32)?;
             let file = OpenOptions::new()
                 .read(true)
@@ -240,49 +309,74 @@ impl Session {
                 .open(&path)
                 .with_context(|| format!("cannot create {}", path.display()))?;
             let subbuf = response.page_size as usize;
+            let mut socket = None;
+            let from: Box<dyn Read + Send> = match fifos.next() {
+                Some(fifo) => Box::new(HostEnd::new(fifo, Arc::clone(&ended))),
+                None => {
+                    let s = connect(&address.with_port(*port)?)?;
+                    socket = Some(s.try_clone()?);
+                    Box::new(s)
+                }
+            };
             let thread = std::thread::Builder::new()
                 .name(format!("guest cpu {cpu}"))
-                .spawn(move || receive(socket, file, subbuf))?;
-            data.push(Receiving { path, thread });
+                .spawn(move || receive(from, file, subbuf))?;
+            data.push(Receiving { path, thread, socket });
         }
         Ok(Session {
             name,
             trace_id: response.trace_id,
+            proxy: guest.proxy,
             control,
             sync,
             metadata,
             data,
+            ended,
             subbuf: response.page_size,
             over_tcp: !over_vsock,
+            own_clock: guest.own_clock || guest.proxy,
+            machine,
             output,
         })
     }
 
-    /// What the host's own file says of this guest.
-    pub fn option(&self) -> RawOption {
-        // Whose threads run a machine behind TCP is not known; of one on vsock nothing is said.
-        let vcpus: Vec<(u32, u32)> = match self.over_tcp {
-            true => (0..self.data.len() as u32).map(|cpu| (cpu, u32::MAX)).collect(),
-            false => Vec::new(),
+    /// What this machine's own file says of this guest; nothing of a proxy, whose guest we are.
+    pub fn option(&self) -> Option<RawOption> {
+        // Whose threads run a machine behind TCP is not known.
+        let vcpus: Vec<(u32, u32)> = match (&self.machine, self.over_tcp) {
+            (Some(m), _) => m.threads.clone(),
+            (None, true) => (0..self.data.len() as u32).map(|cpu| (cpu, u32::MAX)).collect(),
+            (None, false) => Vec::new(),
         };
-        RawOption::guest(&self.name, self.trace_id, &vcpus, HOST_ENDIAN)
+        (!self.proxy).then(|| RawOption::guest(&self.name, self.trace_id, &vcpus, HOST_ENDIAN))
     }
 
     /// Ends the guest's recording and writes its file.
     ///
     /// # Errors
     /// The file cannot be written. A guest that has gone is only told; what it sent is in the file.
-    pub fn finish(mut self, plan: &Plan, tsc2nsec: Option<(u32, u32)>) -> Result<(PathBuf, Summary)> {
-        let shift = self.sync.take().and_then(HostSync::finish);
-        let ended = self
-            .control
-            .send(&Msg::Close)
-            .and_then(|()| self.control.wait_for(&Msg::CloseResp, Some(Duration::from_secs(60))));
-        if let Err(e) = ended {
-            log::warn!("guest {}: {e:#}", self.name);
+    pub fn finish(mut self, tsc2nsec: Option<(u32, u32)>) -> Result<Finished> {
+        let (shift, answering) = match self.sync.take() {
+            Some(Sync::Host(s)) => (s.finish(), None),
+            Some(Sync::Guest(t)) => (None, Some(t)),
+            None => (None, None),
+        };
+        let mut options = Vec::new();
+        match self.end() {
+            Ok(from_proxy) => options = from_proxy,
+            Err(e) => {
+                log::warn!("guest {}: {e:#}", self.name);
+                // A guest that is gone does not close its connections.
+                for socket in self.data.iter().filter_map(|r| r.socket.as_ref()) {
+                    let _ = socket.shutdown(std::net::Shutdown::Both);
+                }
+            }
         }
-        // A guest that is gone does not close its connections.
+        self.ended.store(true, Ordering::Release);
         drop(self.control);
+        if let Some(thread) = answering {
+            let _ = thread.join();
+        }
         let mut pieces = Vec::new();
         for r in self.data {
             match r.thread.join() {
@@ -299,12 +393,60 @@ impl Session {
         let file = trace_dat::read::OpenOptions::new()
             .open_bytes(&self.output, metadata)
             .with_context(|| format!("guest {}: its metadata cannot be read", self.name))?;
-        let summary = write(&self.output, &file, &pieces, self.subbuf, shift.as_ref(), tsc2nsec, plan)?;
+        // What makes nanoseconds of our ticks holds for a guest that counts them too.
+        let tsc2nsec = tsc2nsec.filter(|_| !self.own_clock);
+        let summary = write(&self.output, &file, &pieces, self.subbuf, shift.as_ref(), tsc2nsec)?;
         for (path, _) in &pieces {
             let _ = std::fs::remove_file(path);
         }
-        Ok((self.output, summary))
+        Ok(Finished { path: self.output, summary, options })
     }
+
+    /// Says that this is the end, and waits until the other side has sent everything. A proxy has more to say.
+    fn end(&mut self) -> Result<Vec<RawOption>> {
+        let wait = Some(Duration::from_secs(60));
+        self.control.send(&Msg::Close)?;
+        let mut options = Vec::new();
+        if self.proxy {
+            let most = Limits::default().max_metadata;
+            // The rest of its own file, then options for ours.
+            let rest = self.control.receive_data(most, wait)?;
+            self.metadata.extend(rest);
+            self.control.send(&Msg::Cont)?;
+            options = RawOption::list(&self.control.receive_data(most, wait)?, HOST_ENDIAN);
+        }
+        self.control.wait_for(&Msg::CloseResp, wait)?;
+        Ok(options)
+    }
+}
+
+/// The words of `record` for a guest's agent.
+fn words(plan: &Plan, guest: &Guest, clock: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    if plan.date {
+        words.push("--date".into());
+    }
+    // A proxy records the host, whose clock is its own matter.
+    if !guest.own_clock && !guest.proxy {
+        words.extend(["-C".into(), clock.to_owned()]);
+    }
+    words.extend(guest.args.iter().map(|a: &OsString| a.to_string_lossy().into_owned()));
+    words
+}
+
+/// Answers a proxy that measures our clock.
+fn answer_proxy(host: &Host<'_>, ch: Channel, proto: Protocol, at: &Address) -> Result<JoinHandle<()>> {
+    let id = match at {
+        Address::Vsock { cid, .. } => i64::from(*cid),
+        Address::Tcp { .. } => -1,
+    };
+    let (root, clock) = (host.root.clone(), host.clock.to_owned());
+    let thread = std::thread::Builder::new().name("time sync".into()).spawn(move || {
+        if let Err(e) = serve_guest(&root, ch, proto, id, &clock) {
+            log::warn!("time synchronisation: {e:#}");
+        }
+    })?;
+    Ok(thread)
 }
 
 fn write(
@@ -314,7 +456,6 @@ fn write(
     subbuf: u32,
     shift: Option<&trace_dat::write::TimeShift>,
     tsc2nsec: Option<(u32, u32)>,
-    _plan: &Plan,
 ) -> Result<Summary> {
     let mut meta = Metadata::of(file)?;
     meta.cpus = meta.cpus.max(pieces.len() as u32);
@@ -360,11 +501,11 @@ fn write(
 }
 
 /// Takes a CPU's data until the guest has sent all; a last piece is filled up to a whole sub-buffer.
-fn receive(mut socket: Socket, mut file: File, subbuf: usize) -> Result<u64> {
+fn receive(mut from: impl Read, mut file: File, subbuf: usize) -> Result<u64> {
     let mut buf = vec![0; 1 << 18];
     let mut bytes = 0u64;
     loop {
-        match socket.read(&mut buf) {
+        match from.read(&mut buf) {
             Ok(0) => break,
             Ok(n) => {
                 file.write_all(&buf[..n])?;

@@ -120,6 +120,7 @@ pub struct Protocol {
     limits: Limits,
     announced: Announced,
     over_vsock: bool,
+    only_v1: bool,
 }
 
 impl Protocol {
@@ -131,7 +132,19 @@ impl Protocol {
             limits,
             announced: Announced { version: 1, cpus: 0, subbuf: 0, carrier: Carrier::Udp, sends_final: false },
             over_vsock,
+            only_v1: false,
         }
+    }
+
+    /// Answers as a listener of before V3: the question for it is taken for an impossible CPU count.
+    pub fn only_v1(mut self) -> Self {
+        self.only_v1 = true;
+        self
+    }
+
+    /// Protocol version that the client announced; 1 before that.
+    pub fn version(&self) -> u8 {
+        self.announced.version
     }
 
     /// What the machine waits for, in words.
@@ -238,7 +251,7 @@ impl Protocol {
             State::Version { unknown } => {
                 let unknown = unknown.clone();
                 let Some(word) = self.word()? else { return Ok(false) };
-                self.version(word, unknown, out)?;
+                self.asked_for(word, unknown, out)?;
             }
             State::Magic => {
                 let have = self.buf.len().min(MAGIC_V3.len());
@@ -341,7 +354,15 @@ impl Protocol {
         Ok(true)
     }
 
-    fn version(&mut self, word: Vec<u8>, unknown: Option<Vec<u8>>, out: &mut Vec<Event>) -> Result<(), ProtocolError> {
+    fn asked_for(
+        &mut self,
+        word: Vec<u8>,
+        unknown: Option<Vec<u8>>,
+        out: &mut Vec<Event>,
+    ) -> Result<(), ProtocolError> {
+        if self.only_v1 && word.starts_with(b"-") {
+            return Err(ProtocolError::Handshake("this listener only speaks protocol V1".into()));
+        }
         if word == b"-1V3" {
             self.state = State::Magic;
             out.push(Event::Reply(SAY_V3.to_vec()));

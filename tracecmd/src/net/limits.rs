@@ -23,13 +23,15 @@ pub struct Limits {
     pub metadata: Duration,
     /// Time without any byte, after the end of a recording, until what is missing counts as lost.
     pub drain: Duration,
+    /// The same while data connections are open, which end by themselves.
+    pub stall: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Limits {
             max_clients: 64,
-            max_cpus: 4096,
+            max_cpus: 1024,
             max_subbuf: 1 << 22,
             max_size: 1 << 40,
             max_total: 1 << 42,
@@ -37,6 +39,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             metadata: Duration::from_secs(120),
             drain: Duration::from_secs(2),
+            stall: Duration::from_secs(30),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! the end these files become a recording of their own.
 
 use std::{
+    collections::VecDeque,
     fs::{File, OpenOptions},
     io::{Cursor, Read, Write},
     os::{fd::AsFd, unix::fs::OpenOptionsExt},
@@ -19,7 +20,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::{errno::Errno, fcntl::OFlag};
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::eventfd::{EfdFlags, EventFd},
+};
 use trace_dat::{
     LongSize,
     compress::Codec,
@@ -46,6 +52,8 @@ pub const LINK_BROKE: u8 = 3;
 
 /// Longest wait for the listener's answers.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// A listener that takes no data for so long has gone away.
+const STALL: Duration = Duration::from_secs(10);
 
 /// How to reach the listener of the plan.
 ///
@@ -66,7 +74,8 @@ pub fn options(plan: &Plan) -> Result<Options> {
             Some(tls::client(t.ca.as_deref(), identity.as_ref())?)
         }
     };
-    Ok(Options { target, tcp: plan.tcp(), tls, timeout: (!plan.no_timeout).then_some(TIMEOUT) })
+    let limit = |t| (!plan.no_timeout).then_some(t);
+    Ok(Options { target, tcp: plan.tcp(), tls, timeout: limit(TIMEOUT), stall: limit(STALL), only_v1: plan.only_v1 })
 }
 
 /// The whole of a recording for a listener.
@@ -103,9 +112,12 @@ pub fn record(plan: &Plan, background: Option<crate::sys::Background>) -> Result
     }
     drop(metas);
     let mut senders = Vec::new();
+    let mut watches = Vec::new();
     for (a, link) in session.buffers.iter().zip(&links) {
         let sinks = a.instance.cpus()?.into_iter().map(|cpu| link.data(cpu)).collect::<Result<_, _>>()?;
-        senders.push(start(plan, a, sinks)?);
+        let broken = Broken::default();
+        watches.push(Watch::start(link, broken.clone())?);
+        senders.push(start(plan, a, sinks, broken, true)?);
     }
     if !plan.no_filter {
         session.leave_out(&senders.iter().flatten().map(|s| s.tid).collect::<Vec<_>>());
@@ -121,7 +133,7 @@ pub fn record(plan: &Plan, background: Option<crate::sys::Background>) -> Result
         ends.push(of_buffer.into_iter().map(Sender::join).collect::<Result<Vec<_>>>()?);
     }
     stopped?;
-    let broke = ends.iter().flatten().any(|e| e.kept.is_some());
+    let broke = watches.into_iter().map(Watch::end).fold(false, |all, broke| all | broke);
     let extras = Extras { date_us, trace_id, ..Extras::default() };
     let meta = tracefile::metadata(session.root(), plan, &facts, &extras)?;
     let sizes: Vec<_> = session.buffers.iter().map(|a| stats::size_kb(&a.instance)).collect();
@@ -134,7 +146,7 @@ pub fn record(plan: &Plan, background: Option<crate::sys::Background>) -> Result
     let mut unsaid = None;
     for ((link, ends), facts) in links.into_iter().zip(&ends).zip(&facts) {
         if let Err(e) = link.close(&last_words(ends, facts, &meta)) {
-            unsaid = Some(e);
+            unsaid = Some(e).filter(|_| !broke);
         }
     }
     if !plan.quiet {
@@ -165,14 +177,21 @@ pub(super) fn head(plan: &Plan, meta: &Metadata, protocol: u8, subbuf: u32) -> R
         let (out, _) = Writer::new(Cursor::new(Vec::new()), head, meta, Vec::new())?.finish()?;
         return Ok(out.into_inner());
     }
-    // A listener of protocol V1 writes everything behind the printk formats itself.
+    head_v1(head, meta)
+}
+
+/// What a recorder of protocol V1 sends: a file of version 6 up to its command lines.
+///
+/// # Errors
+/// The metadata cannot be written.
+pub fn head_v1(head: FileHead, meta: &Metadata) -> Result<Vec<u8>> {
+    // The listener writes CPU count and options itself.
     let mut meta = meta.clone();
     meta.options.clear();
-    meta.cmdlines(b"");
     let (out, _) = Writer::new(Cursor::new(Vec::new()), head, &meta, Vec::new())?.finish()?;
     let mut bytes = out.into_inner();
-    // Length of the command lines, CPU count, title of the options, end of the options.
-    bytes.truncate(bytes.len().saturating_sub(8 + 4 + 10 + 2));
+    // CPU count, title of the options, end of the options.
+    bytes.truncate(bytes.len().saturating_sub(4 + 10 + 2));
     Ok(bytes)
 }
 
@@ -193,13 +212,17 @@ fn last_words(ends: &[End], facts: &BufferFacts, meta: &Metadata) -> LastWords {
 /// The link broke: what was kept here becomes a file.
 fn kept_here(plan: &Plan, meta: &Metadata, facts: &[BufferFacts], ends: Vec<Vec<End>>) -> Result<()> {
     let mut data: Vec<Vec<Raw>> = ends.into_iter().map(|b| b.into_iter().filter_map(|e| e.kept).collect()).collect();
+    let mut err = std::io::stderr().lock();
+    if data.iter().all(Vec::is_empty) {
+        let _ = writeln!(err, "The listener went away; nothing was recorded after that");
+        return Ok(());
+    }
     let output = plan.output_path();
     let summary = tracefile::write(&output, plan, meta, facts, &mut data).with_context(|| {
         let names: Vec<_> = data.iter().flatten().map(|r| r.path.display().to_string()).collect();
         format!("the raw data remain in {}; see the command restore", names.join(" "))
     })?;
     data.iter().flatten().for_each(Raw::remove);
-    let mut err = std::io::stderr().lock();
     let _ = writeln!(
         err,
         "The listener went away during the recording: what came after that is in {}; what was sent before is there",
@@ -209,6 +232,67 @@ fn kept_here(plan: &Plan, meta: &Metadata, facts: &[BufferFacts], ends: Vec<Vec<
         let _ = tracefile::print_offsets(&summary, &mut err);
     }
     Ok(())
+}
+
+/// Whether the connection of a buffer is broken: all its senders go on together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Broken(Arc<AtomicBool>);
+
+impl Broken {
+    fn is(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Notes it; whoever finds out first says so.
+    fn set(&self, why: &str, goes_on: Option<&std::path::Path>) {
+        if !self.0.swap(true, Ordering::Relaxed)
+            && let Some(path) = goes_on
+        {
+            let path = path.display();
+            let _ = writeln!(std::io::stderr(), "The listener is gone ({why}); recording goes on into {path}");
+        }
+    }
+}
+
+/// Watches a listener's control connection: it is silent during a recording, so whatever happens there is its end.
+struct Watch {
+    broken: Broken,
+    end: Arc<EventFd>,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    fn start(link: &Remote, broken: Broken) -> Result<Watch> {
+        let control = link.as_fd().try_clone_to_owned()?;
+        let end = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
+        let (told, found) = (Arc::clone(&end), broken.clone());
+        let thread = std::thread::Builder::new().name("listener".into()).spawn(move || {
+            // Bytes that come are no end; only that nothing can come any more.
+            let hangup = PollFlags::from_bits_retain(libc::POLLRDHUP);
+            let mut fds = [PollFd::new(control.as_fd(), hangup), PollFd::new(told.as_fd(), PollFlags::POLLIN)];
+            loop {
+                match poll(&mut fds, PollTimeout::NONE) {
+                    Err(Errno::EINTR) => continue,
+                    Err(_) => return,
+                    Ok(_) => {}
+                }
+                if fds[1].any() == Some(true) {
+                    return;
+                }
+                if fds[0].revents().is_none_or(|r| !r.is_empty()) {
+                    return found.set("it closed the connection", Some("files here".as_ref()));
+                }
+            }
+        })?;
+        Ok(Watch { broken, end, thread })
+    }
+
+    /// Ends the watch; whether the connection broke.
+    fn end(self) -> bool {
+        let _ = self.end.write(1);
+        let _ = self.thread.join();
+        self.broken.is()
+    }
 }
 
 /// A running sender of one CPU.
@@ -234,8 +318,9 @@ impl Sender {
     }
 }
 
-/// Starts the senders of a buffer, one for each CPU; `sinks` by CPU.
-pub(super) fn start(plan: &Plan, a: &Active, sinks: Vec<DataSink>) -> Result<Vec<Sender>> {
+/// Starts the senders of a buffer, one for each CPU; `sinks` by CPU. With `keep` they go on into files here when the
+/// connection breaks; else what they read then is dropped.
+pub(super) fn start(plan: &Plan, a: &Active, sinks: Vec<DataSink>, broken: Broken, keep: bool) -> Result<Vec<Sender>> {
     let how = Settings {
         pause: Duration::from_micros(plan.sleep_us.unwrap_or(1000)),
         priority: plan.priority,
@@ -244,7 +329,6 @@ pub(super) fn start(plan: &Plan, a: &Active, sinks: Vec<DataSink>) -> Result<Vec
         max_bytes: None,
     };
     let output = plan.output_path();
-    let broken = Arc::new(AtomicBool::new(false));
     let mut list = Vec::new();
     for (cpu, data) in a.instance.cpus()?.into_iter().zip(sinks) {
         let stop = StopHandle::new()?;
@@ -254,9 +338,11 @@ pub(super) fn start(plan: &Plan, a: &Active, sinks: Vec<DataSink>) -> Result<Vec
             subbuf: reader.subbuf_size(),
             sent: 0,
             path: recorder::raw_path(&output, plan.temp.as_deref(), a.name(), cpu)?,
+            on_the_way: VecDeque::new(),
+            keep,
             kept: None,
             kept_bytes: 0,
-            broken: Arc::clone(&broken),
+            broken: broken.clone(),
         };
         ensure!(sink.subbuf > 0, "a sub-buffer without bytes");
         let how = how.clone();
@@ -277,44 +363,65 @@ pub(super) fn start(plan: &Plan, a: &Active, sinks: Vec<DataSink>) -> Result<Vec
 struct NetSink {
     data: Option<DataSink>,
     subbuf: usize,
+    /// Sub-buffers written to the listener.
     sent: u64,
+    /// The last bytes written, as far as the listener's machine may not have them, from the start of a sub-buffer on.
+    on_the_way: VecDeque<u8>,
     path: PathBuf,
+    keep: bool,
     kept: Option<File>,
     kept_bytes: u64,
-    broken: Arc<AtomicBool>,
+    broken: Broken,
 }
 
 impl NetSink {
     /// Takes whole sub-buffers.
-    fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
-        if self.broken.load(Ordering::Relaxed) && self.data.as_ref().is_some_and(|d| !d.is_datagram()) {
-            // Another CPU has found out: everything from here on stays together.
-            self.data = None;
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.broken.is() && self.data.is_some() {
+            self.give_up()?;
         }
-        if let Some(data) = &mut self.data {
-            let piece = if data.is_datagram() { self.subbuf } else { bytes.len() };
-            while !bytes.is_empty() {
-                let now = &bytes[..piece.min(bytes.len())];
-                match data.write_all(now) {
-                    Ok(()) => {
-                        self.sent += (now.len() / self.subbuf) as u64;
-                        bytes = &bytes[now.len()..];
-                    }
-                    Err(e) => {
-                        if !self.broken.swap(true, Ordering::Relaxed) {
-                            let _ = writeln!(
-                                std::io::stderr(),
-                                "The listener is gone ({e}); recording goes on into {}",
-                                self.path.display()
-                            );
-                        }
-                        self.data = None;
-                        break;
-                    }
+        let Some(data) = &mut self.data else { return self.keep(bytes) };
+        let piece = if data.is_datagram() { self.subbuf } else { bytes.len() };
+        let (mut done, mut result) = (0, Ok(()));
+        while done < bytes.len() && result.is_ok() {
+            match data.write(&bytes[done..][..piece.min(bytes.len() - done)]) {
+                Ok(0) => result = Err(std::io::ErrorKind::WriteZero.into()),
+                Ok(n) => done += n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    result = Err(std::io::ErrorKind::TimedOut.into())
                 }
+                Err(e) => result = Err(e),
             }
         }
-        if bytes.is_empty() {
+        // A sub-buffer of which a part went is not there.
+        let whole = done - done % self.subbuf;
+        self.sent += (whole / self.subbuf) as u64;
+        if let Some(n) = data.on_the_way() {
+            self.on_the_way.extend(&bytes[..whole]);
+            let arrived = self.on_the_way.len().saturating_sub(n);
+            self.on_the_way.drain(..arrived - arrived % self.subbuf);
+        }
+        let Err(e) = result else { return Ok(()) };
+        self.broken.set(&e.to_string(), self.keep.then_some(&self.path));
+        self.give_up()?;
+        self.keep(&bytes[whole..])
+    }
+
+    /// The listener is gone: what was on the way to it is kept.
+    fn give_up(&mut self) -> Result<()> {
+        if let Some(n) = self.data.take().and_then(|d| d.on_the_way()) {
+            let arrived = self.on_the_way.len().saturating_sub(n);
+            self.on_the_way.drain(..arrived - arrived % self.subbuf);
+        }
+        let last = std::mem::take(&mut self.on_the_way);
+        self.sent -= (last.len() / self.subbuf) as u64;
+        self.keep(last.as_slices().0)?;
+        self.keep(last.as_slices().1)
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() || !self.keep {
             return Ok(());
         }
         if self.kept.is_none() {
@@ -329,12 +436,15 @@ impl NetSink {
         Ok(())
     }
 
-    fn end(mut self, cpu: u32) -> End {
+    fn end(mut self, cpu: u32) -> Result<End> {
+        if self.broken.is() && self.data.is_some() {
+            self.give_up()?;
+        }
         if let Some(data) = &mut self.data {
             data.finish();
         }
         let kept = self.kept.map(|file| Raw::of(self.path, cpu, self.kept_bytes, file));
-        End { cpu, sent: self.sent, kept }
+        Ok(End { cpu, sent: self.sent, kept })
     }
 }
 
@@ -389,7 +499,7 @@ fn send(mut reader: CpuReader, mut sink: NetSink, cpu: u32, how: &Settings) -> R
             None => break,
         }
     }
-    Ok(sink.end(cpu))
+    sink.end(cpu)
 }
 
 /// Whether so much of a sub-buffer is used that the kernel has gone on to the next one.

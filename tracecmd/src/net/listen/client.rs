@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    data::{Counts, CpuData, Layout, Peer},
+    data::{Counts, CpuData, Layout, Peer, Port},
     new_file,
 };
 use crate::net::{
@@ -90,6 +90,8 @@ pub struct Client {
     pub cpus: Vec<CpuData>,
     /// Layout of its sub-buffers.
     pub layout: Option<Layout>,
+    /// First bytes of the metadata.
+    start: Vec<u8>,
     /// Bytes of metadata so far.
     pub metadata_bytes: u64,
     /// What it said at the end: counts, command lines, options.
@@ -115,6 +117,7 @@ impl Client {
             files,
             cpus: Vec::new(),
             layout: None,
+            start: Vec::new(),
             metadata_bytes: 0,
             last_words: Vec::new(),
             trouble: None,
@@ -136,8 +139,10 @@ impl Client {
     /// # Errors
     /// The file cannot be written.
     pub fn metadata(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.layout.is_none() {
-            self.layout = Layout::of_metadata(bytes);
+        if self.start.len() < Layout::NEEDS {
+            let more = bytes.len().min(Layout::NEEDS - self.start.len());
+            self.start.extend_from_slice(&bytes[..more]);
+            self.layout = self.layout.or_else(|| Layout::of_metadata(&self.start));
         }
         self.metadata_bytes += bytes.len() as u64;
         match &mut self.metadata {
@@ -153,15 +158,15 @@ impl Client {
 
     /// Sums over its CPUs.
     pub fn counts(&self) -> Counts {
-        self.cpus.iter().fold(Counts::default(), |mut a, c| {
-            a.bytes += c.counts.bytes;
-            a.subbufs += c.counts.subbufs;
-            a.damaged += c.counts.damaged;
-            a.short += c.counts.short;
-            a.reordered += c.counts.reordered;
-            a.foreign += c.counts.foreign;
-            a
+        self.cpus.iter().fold(Counts::default(), |mut sum, c| {
+            sum.add(&c.counts);
+            sum
         })
+    }
+
+    /// Whether data come over connections that will end by themselves.
+    pub fn streams(&self) -> bool {
+        self.cpus.iter().any(|c| matches!(c.port, Port::Stream(_)))
     }
 
     /// Whether all data sources have ended.

@@ -2,9 +2,9 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Read},
+    io::{BufReader, Read, Write},
     os::unix::fs::FileExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +14,7 @@ use trace_dat::{
     write::{BufferHead, FileHead, FileVersion, Metadata, RawOption, Summary, Writer},
 };
 
-use super::client::Client;
+use super::{client::Client, data::Layout};
 use crate::net::{client::LastWords, handshake::Carrier};
 
 /// What is to be put together.
@@ -28,6 +28,10 @@ pub struct Job {
 pub struct Finished {
     /// The file, if one was made.
     pub file: Option<PathBuf>,
+    /// Bytes that the client had put on disk.
+    pub bytes: u64,
+    /// No file could be made, but what came is still there.
+    pub pieces_kept: bool,
     /// Lines for the log.
     pub log: Vec<String>,
 }
@@ -42,9 +46,11 @@ impl Job {
     pub fn run(self) -> Finished {
         let c = &self.client;
         let mut log = Vec::new();
+        let mut pieces_kept = false;
         if c.announced.is_none() {
-            // It never got to a recording.
-            return Finished { file: None, log };
+            // It never got to a recording: at most its files were made.
+            self.remove_pieces();
+            return Finished { file: None, bytes: c.bytes(), pieces_kept, log };
         }
         let last = LastWords::decode(&c.last_words);
         self.counts(&last, &mut log);
@@ -69,11 +75,13 @@ impl Job {
                 None
             }
             Err(e) => {
-                log.push(format!("{}: no file could be made, its pieces are kept: {e:#}", c.name));
+                pieces_kept = true;
+                let names = self.keep_pieces().join(" ");
+                log.push(format!("{}: no file could be made: {e:#}; what came is kept in {names}", c.name));
                 None
             }
         };
-        Finished { file, log }
+        Finished { file, bytes: c.bytes(), pieces_kept, log }
     }
 
     /// Losses and damage, CPU by CPU.
@@ -85,6 +93,7 @@ impl Job {
                 (lost, "sub-buffers lost on the way"),
                 (n.damaged, "damaged sub-buffers left out"),
                 (n.short, "sub-buffers cut off"),
+                (n.overrun, "datagrams dropped here: they came faster than they could be read"),
                 (n.reordered, "sub-buffers came late and were put in order"),
                 (n.foreign, "pieces of another sender dropped"),
             ] {
@@ -98,8 +107,8 @@ impl Job {
     fn write(&self, last: &LastWords) -> Result<(PathBuf, Summary)> {
         let c = &self.client;
         let Some(announced) = &c.announced else { bail!("no recording was announced") };
-        let meta_file =
-            TraceFile::open(c.files.metadata()).context("what it sent before the data is not a trace.dat file")?;
+        let meta_file = open_metadata(&c.files.metadata(), announced.cpus)
+            .context("what it sent before the data is not a trace.dat file")?;
         let mut meta = Metadata::of(&meta_file)?;
         meta.cpus = meta.cpus.max(announced.cpus);
         if !last.cmdlines.is_empty() {
@@ -160,6 +169,24 @@ impl Job {
             .context("no free name for the file")
     }
 
+    /// Marks the pieces as what they are; gives their names.
+    fn keep_pieces(&self) -> Vec<String> {
+        let c = &self.client;
+        let with_data = c.cpus.iter().filter(|d| d.counts.bytes > 0).map(|d| d.path.clone());
+        let mut names = Vec::new();
+        for path in std::iter::once(c.files.metadata()).chain(with_data) {
+            let mut marked = path.clone().into_os_string();
+            marked.push(".partial");
+            let to = PathBuf::from(marked);
+            let kept = if to.symlink_metadata().is_err() && std::fs::rename(&path, &to).is_ok() { to } else { path };
+            names.push(kept.display().to_string());
+        }
+        for d in c.cpus.iter().filter(|d| d.counts.bytes == 0) {
+            let _ = std::fs::remove_file(&d.path);
+        }
+        names
+    }
+
     fn remove_pieces(&self) {
         let c = &self.client;
         let _ = std::fs::remove_file(c.files.metadata());
@@ -167,6 +194,34 @@ impl Job {
             let _ = std::fs::remove_file(&d.path);
         }
     }
+}
+
+/// Opens what a client sent before its data. The listener is to complete a file of version 6: how much of its end is missing
+/// depends on the protocol and on the recorder.
+fn open_metadata(path: &Path, cpus: u32) -> Result<TraceFile> {
+    let first = match TraceFile::open(path) {
+        Ok(file) => return Ok(file),
+        Err(e) => e,
+    };
+    let mut file = File::options().read(true).append(true).open(path).with_context(|| path.display().to_string())?;
+    let mut start = [0; Layout::NEEDS];
+    let n = read_full(&mut file, &mut start)?;
+    let Some(layout) = Layout::of_metadata(&start[..n]).filter(|_| start[10] == b'6') else { return Err(first.into()) };
+    let size = file.metadata()?.len();
+    let number = |n: u32| if layout.big { n.to_be_bytes() } else { n.to_le_bytes() };
+    // The table of the CPUs, empty, without a clock; before it CPU count and options; before these the command lines.
+    let table = [&b"flyrecord\0"[..], &vec![0; 16 * cpus as usize], &[0; 8]].concat();
+    let options = [&number(cpus)[..], b"options  \0", &[0; 2], &table].concat();
+    let cmdlines = [&[0; 8][..], &options].concat();
+    for rest in [table, options, cmdlines] {
+        file.set_len(size)?;
+        file.write_all(&rest)?;
+        if let Ok(file) = TraceFile::open(path) {
+            return Ok(file);
+        }
+    }
+    file.set_len(size)?;
+    Err(first.into())
 }
 
 /// Offsets of a file's sub-buffers by the time in their headers.

@@ -7,13 +7,13 @@ use std::{
     io::{self, Write},
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::BorrowedFd,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nix::sys::{
     epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
     eventfd::{EfdFlags, EventFd},
@@ -24,13 +24,13 @@ use socket2::Socket;
 
 use super::{
     client::{Client, DataFiles, Stage},
-    data::{Got, Peer, Port},
+    data::{Counts, Got, Peer, Port},
     finish::{Finished, Job},
     socket,
 };
 use crate::net::{
     addr::{Network, safe_name},
-    conn::{Conn, plain_ip, prepare},
+    conn::{Conn, plain_addr, prepare},
     handshake::{Event, GREETING, Protocol},
     limits::Limits,
 };
@@ -69,6 +69,8 @@ pub struct Config {
     pub log: Option<File>,
     /// Show progress on the terminal.
     pub progress: bool,
+    /// Answer as a listener that only knows protocol V1, for tests of clients.
+    pub only_v1: bool,
 }
 
 const KIND_LISTENER: u64 = 0;
@@ -87,6 +89,12 @@ const TURN: usize = 4 << 20;
 const BUF: usize = 1 << 20;
 /// How long a name may take to be found.
 const NAME_WAIT: Duration = Duration::from_secs(2);
+/// Addresses that wait for their name at once; who comes then is called by number.
+const NAME_QUEUE: usize = 256;
+/// Connections that have not announced a recording yet; the oldest makes way for a new one.
+const MOST_WAITING: usize = 64;
+/// Most bytes that a client says at the end: command lines (the kernel keeps up to 32768) and counts.
+const MOST_LAST_WORDS: usize = 4 << 20;
 
 /// The listener.
 #[derive(Debug)]
@@ -99,7 +107,10 @@ pub struct Server {
     /// Connections whose name is being looked up.
     nameless: HashMap<u32, (Socket, Peer, Instant)>,
     next_id: u32,
-    names: Resolver,
+    /// Questions to and answers of the thread that finds names.
+    names: (Sender<(u32, IpAddr)>, Receiver<(u32, String)>),
+    /// The thread's ends of these; it starts with [`Server::run`], so that the process may fork before.
+    resolver: Option<(Receiver<(u32, IpAddr)>, Sender<(u32, String)>)>,
     finished: (Sender<Finished>, Receiver<Finished>),
     finishing: usize,
     /// Bytes of recordings that have ended.
@@ -134,7 +145,8 @@ impl Server {
             epoll.add(l, EpollEvent::new(EpollFlags::EPOLLIN, token(KIND_LISTENER, n as u32, 0)))?;
         }
         epoll.add(&*wake, EpollEvent::new(EpollFlags::EPOLLIN, token(KIND_WAKE, 0, 0)))?;
-        let names = resolver(Arc::clone(&wake))?;
+        let (ask, asked) = bounded(NAME_QUEUE);
+        let (answer, answers) = unbounded();
         let progress = config.progress.then(|| {
             let bar = indicatif::ProgressBar::new_spinner();
             bar.set_style(
@@ -151,7 +163,8 @@ impl Server {
             clients: HashMap::new(),
             nameless: HashMap::new(),
             next_id: 0,
-            names,
+            names: (ask, answers),
+            resolver: Some((asked, answer)),
             finished: unbounded(),
             finishing: 0,
             done_bytes: 0,
@@ -176,6 +189,9 @@ impl Server {
         mask.add(Signal::SIGTERM);
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         self.epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, token(KIND_SIGNAL, 0, 0)))?;
+        if let Some((asked, answer)) = self.resolver.take() {
+            resolver(asked, answer, Arc::clone(&self.wake))?;
+        }
         let mut events = [EpollEvent::empty(); 256];
         loop {
             let wait = self.until_next_deadline();
@@ -223,11 +239,7 @@ impl Server {
         } else {
             None
         };
-        let drain = self.config.limits.drain;
-        let times = self.clients.values().flat_map(|c| {
-            let idle = (c.stage == Stage::Draining).then_some(c.last_data + drain);
-            [c.deadline, idle]
-        });
+        let times = self.clients.values().flat_map(|c| [c.deadline, self.drained_at(c)]);
         for t in times.flatten().chain(self.nameless.values().map(|n| n.2)) {
             next = Some(next.map_or(t, |n: Instant| n.min(t)));
         }
@@ -237,6 +249,14 @@ impl Server {
             Some(t) => EpollTimeout::try_from(t.saturating_duration_since(now) + Duration::from_millis(1))
                 .unwrap_or(EpollTimeout::MAX),
         }
+    }
+
+    /// When a client that has ended its recording is not waited for any longer.
+    fn drained_at(&self, c: &Client) -> Option<Instant> {
+        let limits = &self.config.limits;
+        // A connection ends by itself, even on a bad line; datagrams just stop.
+        let wait = if !self.ending && c.trouble.is_none() && c.streams() { limits.stall } else { limits.drain };
+        (c.stage == Stage::Draining).then_some(c.last_data + wait)
     }
 
     fn accept(&mut self, listener: usize) {
@@ -263,24 +283,42 @@ impl Server {
                 self.log(format!("refused {}: its address is not allowed", peer.number()));
                 continue;
             }
-            if self.clients.len() + self.nameless.len() >= self.config.limits.max_clients {
-                self.log(format!(
-                    "refused {}: {} clients are connected already",
-                    peer.number(),
-                    self.config.limits.max_clients
-                ));
+            if let Some(why) = self.no_room() {
+                self.log(format!("refused {}: {why}", peer.number()));
                 continue;
             }
+            self.make_room();
             prepare(&socket);
             let id = self.next_id;
             self.next_id = self.next_id.wrapping_add(1);
             match peer {
-                Peer::Ip(a) => {
+                Peer::Ip(a) if self.names.0.try_send((id, a.ip())).is_ok() => {
                     self.nameless.insert(id, (socket, peer, Instant::now() + NAME_WAIT));
-                    let _ = self.names.0.send((id, a.ip()));
                 }
-                Peer::Vsock { .. } => self.welcome(id, socket, peer, peer.number()),
+                _ => self.welcome(id, socket, peer, peer.number()),
             }
+        }
+    }
+
+    /// Why no further recording can begin now, if so.
+    fn no_room(&self) -> Option<String> {
+        let most = self.config.limits.max_clients;
+        let recording = self.clients.values().filter(|c| c.announced.is_some()).count() + self.finishing;
+        (recording >= most).then(|| format!("{most} clients are connected already"))
+    }
+
+    /// Connections that only wait must not keep others out: the oldest of too many goes.
+    fn make_room(&mut self) {
+        let waiting = self.clients.iter().filter(|(_, c)| c.stage == Stage::Handshake);
+        if waiting.clone().count() + self.nameless.len() < MOST_WAITING {
+            return;
+        }
+        let oldest = waiting.filter_map(|(id, c)| Some((c.deadline?, *id))).min();
+        if let Some(mut c) = oldest.and_then(|(_, id)| self.clients.remove(&id)) {
+            self.log(format!("{}: too many connections wait, the oldest makes way", c.name));
+            self.forget_control(&mut c);
+        } else if let Some(id) = self.nameless.iter().min_by_key(|(_, n)| n.2).map(|(id, _)| *id) {
+            self.nameless.remove(&id);
         }
     }
 
@@ -293,6 +331,9 @@ impl Server {
         }
         while let Ok(f) = self.finished.1.try_recv() {
             self.finishing -= 1;
+            if f.file.is_none() && !f.pieces_kept {
+                self.done_bytes = self.done_bytes.saturating_sub(f.bytes);
+            }
             for line in &f.log {
                 self.log(line.clone());
             }
@@ -310,7 +351,10 @@ impl Server {
             },
         };
         let files = DataFiles::new(&self.config.dir, format!("{}.{name}", self.config.prefix));
-        let protocol = Protocol::new(self.config.limits.clone(), matches!(peer, Peer::Vsock { .. }));
+        let mut protocol = Protocol::new(self.config.limits.clone(), matches!(peer, Peer::Vsock { .. }));
+        if self.config.only_v1 {
+            protocol = protocol.only_v1();
+        }
         let mut client = Client::new(conn, protocol, peer, name, files, self.config.tls.is_some());
         client.deadline = Some(Instant::now() + self.config.limits.handshake);
         let Some(control) = &mut client.control else { return };
@@ -351,13 +395,13 @@ impl Server {
                 }
                 Ok(n) => {
                     left = left.saturating_sub(n);
-                    if c.protocol.in_metadata() {
-                        c.deadline = Some(Instant::now() + self.config.limits.metadata);
-                    }
                     result = c.protocol.feed(&buf[..n], &mut out).map_err(|e| e.to_string());
                     // What was good before the fault counts.
                     let handled = self.handle(id, c, &mut out);
                     result = result.and(handled);
+                    if c.stage == Stage::Metadata {
+                        c.deadline = Some(Instant::now() + self.config.limits.metadata);
+                    }
                     if result.is_err() {
                         break;
                     }
@@ -390,6 +434,9 @@ impl Server {
                 Event::Reply(bytes) => self.reply(c, &bytes)?,
                 Event::Log(line) => self.log(format!("{}: {line}", c.name)),
                 Event::Announced(a) => {
+                    if let Some(why) = self.no_room() {
+                        return Err(format!("refused: {why}"));
+                    }
                     self.log(format!("cpus={}", a.cpus));
                     self.log(format!("pagesize={}", a.subbuf));
                     if a.carrier == crate::net::handshake::Carrier::Tcp {
@@ -397,15 +444,14 @@ impl Server {
                     }
                     c.open_metadata().map_err(|e| format!("{}: {e}", c.files.metadata().display()))?;
                     let local = match &c.control {
-                        Some(control) => {
-                            control.raw().local_addr().ok().and_then(|a| a.as_socket()).map(|a| plain_ip(a.ip()))
-                        }
+                        Some(control) => control.raw().local_addr().ok().and_then(|a| a.as_socket()).map(plain_addr),
                         None => None,
                     };
                     let (cpus, ports) = socket::open_data_ports(&a, local, &c.peer, &self.config.data_ports, &c.files)
                         .map_err(|e| e.to_string())?;
                     c.cpus = cpus;
-                    for (cpu, d) in c.cpus.iter().enumerate() {
+                    for (cpu, d) in c.cpus.iter_mut().enumerate() {
+                        d.count_events = self.progress.is_some();
                         if let Some(fd) = d.fd() {
                             self.watch_data(fd, id, cpu as u32).map_err(|e| e.to_string())?;
                         }
@@ -422,6 +468,11 @@ impl Server {
                         return Err(format!("more than {} bytes of metadata", self.config.limits.max_metadata));
                     }
                     self.check_size(c)?;
+                    if c.protocol.version() == 1 && c.layout.is_some() {
+                        // The end of V1's metadata is the end of the recording, which may be long and silent.
+                        c.stage = Stage::Recording;
+                        c.deadline = None;
+                    }
                 }
                 Event::MetadataDone => {
                     c.stage = Stage::Recording;
@@ -429,7 +480,7 @@ impl Server {
                 }
                 Event::Final(bytes) => {
                     c.last_words.extend(bytes);
-                    if c.last_words.len() as u64 > self.config.limits.max_metadata {
+                    if c.last_words.len() > MOST_LAST_WORDS {
                         return Err("too much at the end of the recording".into());
                     }
                 }
@@ -583,13 +634,10 @@ impl Server {
                 self.welcome(id, socket, peer, name);
             }
         }
-        let drain = self.config.limits.drain;
         let due: Vec<u32> = self
             .clients
             .iter()
-            .filter(|(_, c)| {
-                c.deadline.is_some_and(|d| d <= now) || (c.stage == Stage::Draining && c.last_data + drain <= now)
-            })
+            .filter(|(_, c)| c.deadline.is_some_and(|d| d <= now) || self.drained_at(c).is_some_and(|d| d <= now))
             .map(|(id, _)| *id)
             .collect();
         for id in due {
@@ -599,6 +647,9 @@ impl Server {
                 self.in_trouble(&mut c, why);
                 self.keep(id, c);
                 continue;
+            }
+            if c.streams() && !self.ending && c.trouble.is_none() {
+                c.trouble = Some("its data stopped coming".into());
             }
             self.finish(c);
         }
@@ -667,20 +718,20 @@ impl Server {
 
     fn show(&self) {
         let Some(bar) = &self.progress else { return };
-        let (mut bytes, mut subbufs, mut lost) = (0, 0, 0);
+        let mut sum = Counts::default();
         for c in self.clients.values() {
-            let n = c.counts();
-            bytes += n.bytes;
-            subbufs += n.subbufs;
-            lost += n.damaged + n.short;
+            sum.add(&c.counts());
         }
         let mut text = format!(
-            "{} clients, {} received in {subbufs} sub-buffers",
+            "{} clients, {} events, {} received",
             self.clients.len(),
-            indicatif::HumanBytes(bytes)
+            indicatif::HumanCount(sum.events),
+            indicatif::HumanBytes(sum.bytes)
         );
-        if lost > 0 {
-            let _ = write!(text, ", {lost} damaged or cut");
+        for (count, what) in [(sum.damaged, "damaged"), (sum.short, "cut off"), (sum.reordered, "late")] {
+            if count > 0 {
+                let _ = write!(text, ", {count} sub-buffers {what}");
+            }
         }
         if self.finishing > 0 {
             let _ = write!(text, ", {} files being completed", self.finishing);
@@ -690,13 +741,8 @@ impl Server {
     }
 }
 
-/// Questions to and answers of the thread that finds names.
-type Resolver = (Sender<(u32, IpAddr)>, Receiver<(u32, String)>);
-
-/// A thread that finds the names of addresses, one after the other.
-fn resolver(wake: Arc<EventFd>) -> io::Result<Resolver> {
-    let (ask, asked) = unbounded::<(u32, IpAddr)>();
-    let (answer, answers) = unbounded();
+/// Starts the thread that finds the names of addresses, one after the other.
+fn resolver(asked: Receiver<(u32, IpAddr)>, answer: Sender<(u32, String)>, wake: Arc<EventFd>) -> io::Result<()> {
     std::thread::Builder::new().name("names".into()).spawn(move || {
         for (id, ip) in asked {
             let ip = ip.to_canonical();
@@ -705,9 +751,8 @@ fn resolver(wake: Arc<EventFd>) -> io::Result<Resolver> {
             if answer.send((id, name)).is_err() {
                 return;
             }
-            let _ = wake.as_fd();
             let _ = wake.write(1);
         }
     })?;
-    Ok((ask, answers))
+    Ok(())
 }

@@ -65,7 +65,7 @@ pub fn accept(listener: &Socket) -> io::Result<(Socket, Peer)> {
 /// No port of the range is free, or a file cannot be made.
 pub fn open_data_ports(
     announced: &Announced,
-    local: Option<IpAddr>,
+    local: Option<SocketAddr>,
     peer: &Peer,
     range: &RangeInclusive<u16>,
     files: &DataFiles,
@@ -81,13 +81,13 @@ pub fn open_data_ports(
                 (Port::Waiting(s), number)
             }
             carrier => {
-                let ip = local.ok_or(io::ErrorKind::AddrNotAvailable)?;
+                let mut at = local.ok_or(io::ErrorKind::AddrNotAvailable)?;
                 loop {
                     if next > u32::from(*range.end()) {
                         let all = format!("no free data port within {}-{}", range.start(), range.end());
                         return Err(io::Error::new(io::ErrorKind::AddrInUse, all));
                     }
-                    let at = SocketAddr::new(ip, next as u16);
+                    at.set_port(next as u16);
                     next += 1;
                     let opened =
                         if carrier == Carrier::Tcp { tcp_listener(at, 1).map(Port::Waiting) } else { udp(at, peer) };

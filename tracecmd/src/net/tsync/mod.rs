@@ -19,7 +19,7 @@ use trace_dat::write::{ShiftSample, TimeShift};
 use tracefs::TraceFs;
 
 use self::clock::SyncClock;
-use super::{channel::Channel, msg::Msg};
+use super::{channel::Channel, msg::Msg, vm::Machine};
 
 /// Longest wait for an answer within an exchange: a slow guest makes its instance before the first one.
 const WAIT: Option<Duration> = Some(Duration::from_secs(60));
@@ -118,6 +118,21 @@ pub fn serve_guest(root: &TraceFs, mut ch: Channel, proto: Protocol, peer_id: i6
     }
 }
 
+/// How a host takes samples.
+#[derive(Clone, Debug)]
+pub struct Sampling {
+    /// The negotiated protocol.
+    pub proto: Protocol,
+    /// Number of the guest's CPUs.
+    pub cpus: u32,
+    /// The host's session.
+    pub host_trace_id: u64,
+    /// Time between rounds; `None`: only the first and one at the end.
+    pub interval: Option<Duration>,
+    /// The guest's machine, for the KVM protocol.
+    pub machine: Option<Machine>,
+}
+
 /// The host's side: takes samples on a thread of its own.
 #[derive(Debug)]
 pub struct HostSync {
@@ -130,23 +145,16 @@ impl HostSync {
     ///
     /// # Errors
     /// The instance for the times cannot be made, or the first round fails.
-    pub fn start(
-        root: &TraceFs,
-        mut ch: Channel,
-        proto: Protocol,
-        cpus: u32,
-        host_trace_id: u64,
-        clock: &str,
-        interval: Option<Duration>,
-    ) -> Result<HostSync> {
-        let mut times = SyncClock::new(root, 0, clock)?;
-        let mut shift =
-            TimeShift { peer_trace_id: host_trace_id, flags: proto.flags(), cpus: vec![Vec::new(); cpus as usize] };
-        round(&mut ch, proto, &mut times, &mut shift).context("Failed to synchronize timestamps with guest")?;
+    pub fn start(root: &TraceFs, ch: Channel, how: Sampling, clock: &str) -> Result<HostSync> {
+        let shift = TimeShift {
+            peer_trace_id: how.host_trace_id,
+            flags: how.proto.flags(),
+            cpus: vec![Vec::new(); how.cpus as usize],
+        };
+        let mut host = Host { ch, times: SyncClock::new(root, 0, clock)?, how, shift };
+        host.round().context("Failed to synchronize timestamps with guest")?;
         let (ask, asked) = channel();
-        let thread = std::thread::Builder::new()
-            .name("time sync".into())
-            .spawn(move || run(ch, proto, times, shift, &asked, interval))?;
+        let thread = std::thread::Builder::new().name("time sync".into()).spawn(move || host.run(&asked))?;
         Ok(HostSync { ask, thread })
     }
 
@@ -157,48 +165,51 @@ impl HostSync {
     }
 }
 
-fn run(
-    mut ch: Channel,
-    proto: Protocol,
-    mut times: SyncClock,
-    mut shift: TimeShift,
-    asked: &Receiver<()>,
-    interval: Option<Duration>,
-) -> TimeShift {
-    use std::sync::mpsc::RecvTimeoutError::Timeout;
-    loop {
-        let ended = match interval {
-            Some(t) => !matches!(asked.recv_timeout(t), Err(Timeout)),
-            None => {
-                let _ = asked.recv();
-                true
-            }
-        };
-        if let Err(e) = round(&mut ch, proto, &mut times, &mut shift) {
-            log::warn!("Failed to synchronize timestamps with guest: {e:#}");
-            break;
-        }
-        if ended {
-            let _ = ch.send(&message(FRAME, FRAME_STOP, Vec::new()));
-            break;
-        }
-    }
-    shift
+struct Host {
+    ch: Channel,
+    times: SyncClock,
+    how: Sampling,
+    shift: TimeShift,
 }
 
-/// One sample of each virtual CPU.
-fn round(ch: &mut Channel, proto: Protocol, times: &mut SyncClock, shift: &mut TimeShift) -> Result<()> {
-    for (cpu, samples) in shift.cpus.iter_mut().enumerate() {
-        let number = u16::try_from(cpu).context("more CPUs than the protocol can name")?;
-        ch.send(&message(FRAME, FRAME_PROBE, number.to_ne_bytes().to_vec()))?;
-        let sample: ShiftSample = match proto {
-            Protocol::Ptp => ptp::host(ch, times)?,
-            Protocol::Kvm => kvm::host(ch, cpu)?,
-        };
-        // The reader of such a sample would take it for missing.
-        if sample.time != 0 && sample.offset != 0 && sample.scaling != 0 {
-            samples.push(sample);
+impl Host {
+    fn run(mut self, asked: &Receiver<()>) -> TimeShift {
+        use std::sync::mpsc::RecvTimeoutError::Timeout;
+        loop {
+            let ended = match self.how.interval {
+                Some(t) => !matches!(asked.recv_timeout(t), Err(Timeout)),
+                None => {
+                    let _ = asked.recv();
+                    true
+                }
+            };
+            if let Err(e) = self.round() {
+                log::warn!("Failed to synchronize timestamps with guest: {e:#}");
+                break;
+            }
+            if ended {
+                let _ = self.ch.send(&message(FRAME, FRAME_STOP, Vec::new()));
+                break;
+            }
         }
+        self.shift
     }
-    Ok(())
+
+    /// One sample of each virtual CPU.
+    fn round(&mut self) -> Result<()> {
+        for cpu in 0..self.shift.cpus.len() {
+            let number = u16::try_from(cpu).context("more CPUs than the protocol can name")?;
+            self.ch.send(&message(FRAME, FRAME_PROBE, number.to_ne_bytes().to_vec()))?;
+            let sample: ShiftSample = match (self.how.proto, &self.how.machine) {
+                (Protocol::Ptp, _) => ptp::host(&mut self.ch, &mut self.times)?,
+                (Protocol::Kvm, Some(machine)) => kvm::host(&mut self.ch, machine, cpu)?,
+                (Protocol::Kvm, None) => bail!("the guest chose the protocol of KVM, which was not offered"),
+            };
+            // The reader of such a sample would take it for missing.
+            if sample.time != 0 && sample.offset != 0 && sample.scaling != 0 {
+                self.shift.cpus[cpu].push(sample);
+            }
+        }
+        Ok(())
+    }
 }
