@@ -96,8 +96,8 @@ impl Session {
         }
         let ending = match plan.verb {
             _ if plan.keep_before => Ending::Keep,
-            Verb::Start | Verb::Set => Ending::Keep,
-            Verb::Extract => Ending::Clear,
+            // A failed extract must not empty the buffers that it could not store: see `end_extract`.
+            Verb::Start | Verb::Set | Verb::Extract => Ending::Keep,
             _ => Ending::Undo,
         };
         let mut session = Session { root, journal, buffers: Vec::new(), ending };
@@ -396,6 +396,15 @@ impl Session {
     /// As the kernel.
     pub fn switch_off(&self) -> anyhow::Result<()> {
         self.buffers.iter().try_for_each(|a| switch(a, b"0"))
+    }
+
+    /// Stops tracing, switches off what is traced and empties the buffers, which have been stored: what `extract` does without `-k`.
+    ///
+    /// # Errors
+    /// As [`Session::end`].
+    pub fn end_extract(&mut self) -> anyhow::Result<()> {
+        self.ending = Ending::Clear;
+        self.end()
     }
 
     /// Nothing is undone, neither now nor later.

@@ -6,13 +6,17 @@ export OUT
 printf '#!/bin/sh\nkernel-state dump > "$DURING"\n' > /bin/dump-during
 chmod +x /bin/dump-during
 
+# Ours under the reference's name.
+mkdir -p /link
+ln -s /bin/tracecmd /link/trace-cmd
+
 one() {
   dir=$OUT/$1.$2
   mkdir -p "$dir"
   cd "$dir" || return
   export DURING=$dir/during STATUS=$dir/status STDOUT=$dir/stdout
-  case $2 in ref) C=trace-cmd ;; ours) C=tracecmd ;; esac
-  export C
+  case $2 in ref) C=trace-cmd PATH=/bin:/usr/bin ;; ours) C=tracecmd PATH=/link:/bin:/usr/bin ;; esac
+  export C PATH
   timeout -s KILL 40 sh -c "$3" > stdout 2> stderr < /dev/null
   echo $? > status
   kernel-state dump > after
@@ -28,7 +32,7 @@ row() {
     one "$1" $who "$4"
   done
   if [ -n "$5" ]; then
-    sh -c "$5" > expect.out 2>&1
+    PATH=/link:$PATH sh -c "$5" > expect.out 2>&1
     echo $? > expect
   fi
   # Recordings that are not looked at would only fill the memory.

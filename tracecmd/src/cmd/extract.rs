@@ -60,7 +60,7 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     if plan.keep {
         session.keep();
     } else {
-        session.end()?;
+        session.end_extract()?;
     }
     let summary = tracefile::write(&output, &plan, &meta, &facts, &mut data).with_context(|| {
         let names: Vec<_> = data.iter().flatten().map(|r| r.path.display().to_string()).collect();
