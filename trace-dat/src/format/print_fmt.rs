@@ -97,38 +97,37 @@ fn word_value(word: &str) -> u64 {
     number(word).unwrap_or(0)
 }
 
-/// A cast cuts a number to its type's width; the sign is not extended.
-pub(crate) fn cast(ty: &str, v: u64, long: LongSize) -> u64 {
+/// A cast to a type of fixed width cuts a number; the sign is not extended. `long` cuts nothing, also in a 32-bit file.
+pub(crate) fn cast(ty: &str, v: u64) -> u64 {
     match ty {
         "u8" | "s8" | "char" | "unsigned char" => v & 0xff,
         "u16" | "s16" | "short" | "unsigned short" => v & 0xffff,
         "u32" | "s32" | "int" | "unsigned int" => v & 0xffff_ffff,
-        "unsigned long" if long == LongSize::Four => v & 0xffff_ffff,
         _ => v,
     }
 }
 
 /// Value of a constant inside an expression of a table.
-fn const_num(e: &Expr, long: LongSize) -> Option<u64> {
+fn const_num(e: &Expr) -> Option<u64> {
     Some(match e {
         Expr::Null => 0,
         Expr::Atom(a) => number(a).unwrap_or(0),
-        Expr::Cast(ty, e) => cast(ty, const_num(e, long)?, long),
+        Expr::Cast(ty, e) => cast(ty, const_num(e)?),
         Expr::Unary(UnOp::Not, _) => return None,
-        Expr::Unary(op, e) => op.apply(const_num(e, long)?),
+        Expr::Unary(op, e) => op.apply(const_num(e)?),
         Expr::Binary(BinOp::Mul | BinOp::Div | BinOp::Mod, ..) => return None,
-        Expr::Binary(op, a, b) => op.apply(const_num(a, long)?, const_num(b, long)?),
+        Expr::Binary(op, a, b) => op.apply(const_num(a)?, const_num(b)?),
         _ => return None,
     })
 }
 
 /// Value of the first item of a table entry.
-fn table_value(e: &Expr, long: LongSize) -> Option<u64> {
+fn table_value(e: &Expr) -> Option<u64> {
     match e {
         Expr::Atom(a) | Expr::Text(a) => Some(word_value(a)),
-        Expr::Cast(_, e) => table_value(e, long),
+        Expr::Cast(_, e) => table_value(e),
         // A result below zero counts as -1, whatever it is.
-        Expr::Unary(..) | Expr::Binary(..) => const_num(e, long).map(|v| if (v as i64) < 0 { u64::MAX } else { v }),
+        Expr::Unary(..) | Expr::Binary(..) => const_num(e).map(|v| if (v as i64) < 0 { u64::MAX } else { v }),
         _ => None,
     }
 }
@@ -530,7 +529,7 @@ impl<'a> Parser<'a> {
             }
             let (value, t) = self.full_arg()?;
             comma(t)?;
-            let value = table_value(&value, self.long).ok_or("a value of a table is no constant")?;
+            let value = table_value(&value).ok_or("a value of a table is no constant")?;
             let (name, t) = self.full_arg()?;
             let mut name = name;
             // `((void *)0)` ends the tables of some events.
@@ -539,7 +538,7 @@ impl<'a> Parser<'a> {
             }
             let name = match name {
                 Expr::Atom(n) | Expr::Text(n) => n,
-                e @ (Expr::Unary(..) | Expr::Binary(..)) => match const_num(&e, self.long) {
+                e @ (Expr::Unary(..) | Expr::Binary(..)) => match const_num(&e) {
                     Some(v) => (v as i64).to_string(),
                     None => return Err("a name of a table is no text".into()),
                 },

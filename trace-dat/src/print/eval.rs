@@ -258,7 +258,7 @@ impl Builder<'_> {
                 c => Node::Cond(Box::new(c), Box::new(self.node(a)), Box::new(self.node(b))),
             },
             Expr::Cast(ty, a) => {
-                let mask = cast(ty, u64::MAX, self.long);
+                let mask = cast(ty, u64::MAX);
                 match self.node(a) {
                     Node::Const(v) => Node::Const(v & mask),
                     // Nothing to cut off.

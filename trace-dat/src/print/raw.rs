@@ -80,15 +80,15 @@ struct Shown {
 }
 
 /// The field an argument consists of, through casts, and what they leave of it.
-fn only_field(e: &Expr, long: LongSize) -> Option<(FieldId, u64)> {
+fn only_field(e: &Expr) -> Option<(FieldId, u64)> {
     match e {
         Expr::Field(f) => f.map(|f| (f, u64::MAX)),
-        Expr::Cast(ty, e) => only_field(e, long).map(|(f, mask)| (f, cast(ty, mask, long))),
+        Expr::Cast(ty, e) => only_field(e).map(|(f, mask)| (f, cast(ty, mask))),
         _ => None,
     }
 }
 
-fn shown(fmt: &PrintFmt, long: LongSize) -> Vec<Shown> {
+fn shown(fmt: &PrintFmt) -> Vec<Shown> {
     let mut all = Vec::new();
     let mut args = fmt.args.iter();
     let mut prefix = false;
@@ -101,7 +101,7 @@ fn shown(fmt: &PrintFmt, long: LongSize) -> Vec<Shown> {
                 if spec.star != Star::None {
                     args.next();
                 }
-                let arg = args.next().and_then(|e| only_field(e, long));
+                let arg = args.next().and_then(|e| only_field(e));
                 let (field, mask) = (arg.map(|a| a.0), arg.map_or(0, |a| a.1));
                 all.push(Shown { field, mask, spec, conv, prefix, last: n + 1 == count });
                 prefix = false;
@@ -116,7 +116,7 @@ impl RawPlan {
         // The format of bprint is in its records.
         let known =
             if event.system == "ftrace" && event.name == "bprint" { Err(String::new()) } else { parse_fmt(dec, event) };
-        let shown = known.map(|f| shown(&f, dec.long_size())).unwrap_or_default();
+        let shown = known.map(|f| shown(&f)).unwrap_or_default();
         let mut at = 0;
         let fields: Box<[RawField]> = event
             .fields
