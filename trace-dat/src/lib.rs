@@ -24,6 +24,20 @@
 //! # }
 //! ```
 
+// Any byte of a file may be wrong: what could panic on one is not allowed. The few indices that cannot be out of bounds say why.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 pub mod btf;
 pub mod comm;
 pub mod compress;

@@ -153,7 +153,8 @@ fn arrays_whose_size_only_the_record_tells() {
     let data = [100, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
     let event = decoder.event_of(&data).unwrap();
     let rec = Record { ts: 0, cpu: 0, lost: Default::default(), data: &data, offset: 0 };
-    let cx = trace_dat::plugin::PrintCx { dec: &decoder, event, rec, ts: 0, note: Default::default(), seq: 0 };
+    let cx =
+        trace_dat::plugin::PrintCx { dec: &decoder, event, rec, reach: &data, ts: 0, note: Default::default(), seq: 0 };
     let mut out = Vec::new();
     decoder.print_raw(&cx, &mut out);
     let raw = String::from_utf8_lossy(&out).into_owned();

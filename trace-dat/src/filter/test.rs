@@ -268,6 +268,7 @@ impl Number {
 }
 
 impl Source {
+    #[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
     fn with(&self, cx: &Accept<'_>, test: impl FnOnce(&[u8]) -> bool) -> bool {
         let (endian, data) = (cx.dec.endian(), cx.rec.data);
         let number = |num: &Num, bits: u32| extend(num.get(endian, data), bits);

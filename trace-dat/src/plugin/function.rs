@@ -192,6 +192,7 @@ impl RawData {
 }
 
 impl EventPrinter for RawData {
+    #[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
     fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
         let Some(id) = self.id else {
             return missing("id", out);

@@ -255,6 +255,7 @@ impl EmulateInsn {
 }
 
 impl EventPrinter for EmulateInsn {
+    #[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
     fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
         let [Some(rip), Some(csbase), Some(len), Some(_), Some(failed), Some(insn)] = self.fields.map(|f| f.1) else {
             let name = self.fields.iter().find(|f| f.1.is_none()).map_or("", |f| f.0);

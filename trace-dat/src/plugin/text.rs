@@ -81,6 +81,7 @@ pub(crate) fn dec<N: itoa::Integer>(out: &mut Vec<u8>, n: N) {
 }
 
 /// Appends a number in hex, without `0x`.
+#[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
 #[inline]
 pub(crate) fn hex(out: &mut Vec<u8>, n: u64) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

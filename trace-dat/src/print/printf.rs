@@ -273,6 +273,7 @@ pub(crate) fn idec(out: &mut Vec<u8>, v: i64) {
 const HEX: [u8; 16] = *b"0123456789abcdef";
 
 /// A number in base 16, lower case, without prefix.
+#[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
 #[inline]
 pub(crate) fn hex(out: &mut Vec<u8>, v: u64) {
     let n = (64 - (v | 1).leading_zeros() as usize).div_ceil(4);
@@ -286,6 +287,7 @@ pub(crate) fn hex(out: &mut Vec<u8>, v: u64) {
 }
 
 /// A number in base 16 with zeros in front, `width` digits at least (16 at most).
+#[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
 #[inline]
 pub(crate) fn hex_zeros(out: &mut Vec<u8>, v: u64, width: usize) {
     let n = (64 - (v | 1).leading_zeros() as usize).div_ceil(4).max(width);
@@ -297,6 +299,7 @@ pub(crate) fn hex_zeros(out: &mut Vec<u8>, v: u64, width: usize) {
 }
 
 /// A byte as two hexadecimal digits.
+#[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
 #[inline]
 pub(crate) fn hex2(out: &mut Vec<u8>, b: u8) {
     out.extend_from_slice(&[HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
@@ -347,6 +350,7 @@ pub(crate) fn adjust(out: &mut Vec<u8>, start: usize, spec: &Spec) {
 }
 
 /// A number as C's printf writes it; `v` has been read without sign extension.
+#[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
 pub(crate) fn number(out: &mut Vec<u8>, v: u64, conv: u8, spec: &Spec) {
     let signed = match spec.long {
         -2 => i64::from(v as i8),
@@ -438,6 +442,7 @@ pub(crate) fn plain_pointer(out: &mut Vec<u8>, v: u64) {
 }
 
 /// Six bytes of a MAC address.
+#[allow(clippy::indexing_slicing, reason = "an array of fixed length, and indices below it")]
 pub(crate) fn mac(out: &mut Vec<u8>, b: [u8; 6], sep: u8, reversed: bool) {
     for i in 0..6 {
         if i > 0 && sep != 0 {
@@ -448,6 +453,7 @@ pub(crate) fn mac(out: &mut Vec<u8>, b: [u8; 6], sep: u8, reversed: bool) {
 }
 
 /// An IPv4 address.
+#[allow(clippy::indexing_slicing, reason = "an array of fixed length, and indices below it")]
 pub(crate) fn v4(out: &mut Vec<u8>, b: [u8; 4], dots3: bool, reversed: bool) {
     for i in 0..4 {
         if i > 0 {
@@ -463,6 +469,7 @@ pub(crate) fn v4(out: &mut Vec<u8>, b: [u8; 4], dots3: bool, reversed: bool) {
 }
 
 /// An IPv6 address in the kernel's forms.
+#[allow(clippy::indexing_slicing, reason = "an array of fixed length, and indices below it")]
 pub(crate) fn v6(out: &mut Vec<u8>, b: [u8; 16], colons: bool, compressed: bool) {
     let word = |i: usize| u16::from_be_bytes([b[2 * i], b[2 * i + 1]]);
     if !compressed {
@@ -520,6 +527,7 @@ pub(crate) fn v6(out: &mut Vec<u8>, b: [u8; 16], colons: bool, compressed: bool)
 }
 
 /// A UUID or GUID.
+#[allow(clippy::indexing_slicing, reason = "an array of fixed length, and indices below it")]
 pub(crate) fn uuid(out: &mut Vec<u8>, b: [u8; 16], upper: bool, guid: bool) {
     const PLAIN: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const GUID: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];

@@ -144,7 +144,9 @@ fn options(source: &Source, header: &Header, offset: u64, parsed: &mut Parsed) -
         let at = c.offset();
         let data = c.bytes("option", size.into())?;
         if id == option::id::DONE {
-            return Ok(header.endian.uint(data, 0, 8).unwrap_or(0));
+            let (need, have) = (8, data.len() as u64);
+            let missing = Error::Truncated { what: "end of the options", offset: at, need, have };
+            return header.endian.uint(data, 0, 8).ok_or(missing);
         }
         parsed.options.push(RawOption { id, data: data.to_vec(), offset: at });
     }

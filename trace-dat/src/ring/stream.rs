@@ -120,6 +120,8 @@ pub struct CpuStream {
     cut: bool,
     /// Empty sub-buffers that were passed: the place of the first, and how many.
     empty: Option<(u64, u64)>,
+    /// Some sub-buffer had a record.
+    any_filled: bool,
     head: Option<Head>,
     subbufs_done: u64,
     /// The records of a sub-buffer, for the way back.
@@ -141,6 +143,7 @@ impl CpuStream {
             lost: Lost::None,
             cut: false,
             empty: None,
+            any_filled: false,
             head: None,
             subbufs_done: 0,
             index: back::Index::default(),
@@ -249,6 +252,13 @@ impl CpuStream {
                 return true;
             }
         }
+        if !self.any_filled
+            && let Some((offset, value)) = self.empty.take()
+        {
+            let why = "without a record, and nothing else of this CPU";
+            let error = Error::BadValue { what: "empty sub-buffers", offset, value, why };
+            self.warn(self.file_offset(offset), self.subbuf_index(offset), error, "all events of this CPU");
+        }
         false
     }
 
@@ -260,7 +270,10 @@ impl CpuStream {
             // The kernel gives no empty sub-buffers; those at the end only fill up.
             let here = self.block.as_ref().map_or(0, |b| b.base()).wrapping_add(self.subbuf as u64);
             self.empty.get_or_insert((here, 0)).1 += 1;
-        } else if let Some((offset, count)) = self.empty.take() {
+            return;
+        }
+        self.any_filled = true;
+        if let Some((offset, count)) = self.empty.take() {
             self.warn_empty(offset, count);
         }
     }

@@ -93,6 +93,7 @@ fn copy_chunks<W: Write + Seek>(
     Ok(true)
 }
 
+#[allow(clippy::indexing_slicing, reason = "the window is larger than what is read into it")]
 fn copy_plain<W: Write + Seek>(
     writer: &mut Writer<W>,
     file: &TraceFile,

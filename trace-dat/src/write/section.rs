@@ -57,6 +57,7 @@ impl<W: Write + Seek> Out<W> {
     }
 
     /// Fills with zeros up to a multiple of `to`.
+    #[allow(clippy::indexing_slicing, reason = "never more than there are zeros")]
     pub fn align(&mut self, to: u64) -> Result<()> {
         const ZEROS: [u8; 4096] = [0; 4096];
         let mut rest = self.pos.next_multiple_of(to.max(1)) - self.pos;

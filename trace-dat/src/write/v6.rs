@@ -37,6 +37,7 @@ const ORDER: [(u16, usize); 6] = [
 /// A header section without texts.
 const NO_HEADERS: &[u8] = b"header_page\0\0\0\0\0\0\0\0\0header_event\0\0\0\0\0\0\0\0\0";
 
+#[allow(clippy::indexing_slicing, reason = "the sizes are 4 and 8")]
 pub(super) fn begin<W: Write + Seek>(
     out: &mut Out<W>,
     head: &FileHead,

@@ -140,6 +140,17 @@ fn sign_extend(n: u64, size: usize) -> i64 {
     }
 }
 
+/// The character at the start of a text, and its length, if a terminal would obey it: a control character above ASCII, or a
+/// mark of writing direction.
+fn hidden(text: &[u8]) -> Option<(char, usize)> {
+    match text {
+        [0xc2, b @ 0x80..=0x9f, ..] => Some((char::from(*b), 2)),
+        [0xe2, 0x80, b @ 0xaa..=0xae, ..] => char::from_u32(0x2000 + u32::from(*b & 0x3f)).map(|c| (c, 3)),
+        [0xe2, 0x81, b @ 0xa6..=0xa9, ..] => char::from_u32(0x2040 + u32::from(*b & 0x3f)).map(|c| (c, 3)),
+        _ => None,
+    }
+}
+
 /// Appends a JSON string. Bytes that are no UTF-8 become U+FFFD.
 pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
@@ -147,6 +158,14 @@ pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
         let mut plain = 0;
         let valid = chunk.valid().as_bytes();
         for (at, &b) in valid.iter().enumerate() {
+            if matches!(b, 0xc2 | 0xe2)
+                && let Some((c, len)) = hidden(valid.get(at..).unwrap_or_default())
+            {
+                out.extend_from_slice(valid.get(plain..at).unwrap_or_default());
+                plain = at + len;
+                out.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes());
+                continue;
+            }
             if b >= b' ' && b != b'"' && b != b'\\' && b != 0x7f {
                 continue;
             }
@@ -360,5 +379,8 @@ mod tests {
         push_string(&mut out, text);
         assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), "a\"b\\c\n\t\u{1b}\u{7f}\u{fffd}\u{e4}\u{fffd}");
         assert!(out.iter().all(|b| *b >= b' ' && *b != 0x7f));
+        out.clear();
+        push_string(&mut out, "a\u{9b}b\u{202e}c\u{2066}\u{20ac}\u{e9}\u{2028}".as_bytes());
+        assert_eq!(String::from_utf8_lossy(&out), "\"a\\u009bb\\u202ec\\u2066\u{20ac}\u{e9}\u{2028}\"");
     }
 }
