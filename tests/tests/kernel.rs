@@ -9,7 +9,8 @@
 //! `tracefs-live` (the live tests of the crate) and `unit-list` (the scenarios of trace-cmd's own unit tests) are there as commands.
 //!
 //! Names of scenarios and kernels in the environment variables `TRACECMD_SCENARIOS` and `TRACECMD_KERNELS` (words) restrict
-//! the run; what a guest left can be kept with `TRACECMD_GUEST_OUT=DIR`.
+//! the run; what a guest left can be kept with `TRACECMD_GUEST_OUT=DIR`. `TRACECMD_SCENARIO_DIR=candidates` runs the scenarios of
+//! `tests/guest/candidates` instead: those that have not yet passed on every kernel.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -51,7 +52,8 @@ fn chosen(variable: &str, name: &str) -> bool {
 
 /// Names and texts of the scenarios, in order.
 fn scenarios() -> Vec<(String, String)> {
-    let dir = programs::workspace().join("tests/guest/scenarios");
+    let name = std::env::var("TRACECMD_SCENARIO_DIR").unwrap_or_else(|_| "scenarios".into());
+    let dir = programs::workspace().join("tests/guest").join(name);
     let mut list: Vec<(String, String)> = std::fs::read_dir(&dir)
         .expect("tests/guest/scenarios")
         .map(|e| e.expect("a directory entry").path())

@@ -564,3 +564,6 @@ pub fn remove_instances(plan: &Plan) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

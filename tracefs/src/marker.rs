@@ -90,8 +90,8 @@ mod tests {
         let mut m = Marker::open(&top).unwrap();
         m.write("a\n").unwrap();
         let n = 5;
-        write!(m, "n={n} of {}\n", 7).unwrap();
-        assert_eq!(top.dir().read("trace_marker").unwrap(), "a\nn=5 of 7\n");
+        write!(m, "n={n} of {}", 7).unwrap();
+        assert_eq!(top.dir().read("trace_marker").unwrap(), "a\nn=5 of 7");
         RawMarker::open(&top).unwrap().write(0x1234, b"xy").unwrap();
         let mut want = 0x1234u32.to_ne_bytes().to_vec();
         want.extend_from_slice(b"xy");

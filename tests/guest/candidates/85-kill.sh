@@ -46,7 +46,9 @@ for sig in INT TERM KILL; do
     fi
   done
   echo "$sig: $n recordings, $readable with events, $restored restored, $none ended before they had begun"
-  [ $((readable * 3)) -ge $n ] || exit 1
+  # What the kernel still holds when the recorder is killed is not in the raw data: a short recording may have no events then.
+  [ $sig = KILL ] || [ $((readable * 3)) -ge $n ] || exit 1
+  [ $sig != KILL ] || [ $((restored * 3)) -ge $n ] || exit 1
   state $OUT/$sig.ours
   cp $OUT/before $OUT/$sig.ref
 done
