@@ -9,6 +9,7 @@ use trace_dat::write::{BufferHead, FileHead, FileVersion, Metadata, RawOption, S
 use trace_dat::{Endian, LongSize};
 use tracefs::{EventTarget, Instance, TraceFs};
 
+use crate::files::progress::Progress;
 use crate::plan::Plan;
 use crate::recorder::Raw;
 
@@ -270,6 +271,7 @@ pub fn write(
         heads.push(head);
     }
     let mut writer = Writer::create(path, head, meta, heads)?;
+    let mut progress = Progress::bytes(data.iter().flatten().map(|r| r.bytes).sum());
     for (at, (cpus, f)) in data.iter_mut().zip(facts).enumerate() {
         for raw in cpus {
             if raw.bytes == 0 {
@@ -277,7 +279,11 @@ pub fn write(
             }
             writer.cpu(at + shift, raw.cpu)?;
             let piece = f.subbuf.max(1) * (1usize << 20).div_ceil(f.subbuf.max(1));
-            raw.for_each(piece, |bytes| Ok(writer.sub_buffers(bytes)?))?;
+            raw.for_each(piece, |bytes| {
+                writer.sub_buffers(bytes)?;
+                progress.add(bytes.len() as u64);
+                Ok(())
+            })?;
         }
     }
     // The raw data go next.

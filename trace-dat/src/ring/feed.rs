@@ -152,6 +152,13 @@ impl ChunkTable {
         Ok(usize::try_from(index).ok().and_then(|i| state.chunks.get(i).copied()))
     }
 
+    /// Bytes in the file before this chunk, as far as chunks are known.
+    pub fn consumed(&self, index: u64) -> u64 {
+        let state = lock(&self.state);
+        let known = usize::try_from(index).ok().and_then(|i| state.chunks.get(i));
+        known.map_or(state.next, |c| c.offset).saturating_sub(self.offset)
+    }
+
     /// Number of the chunk with this byte of the unpacked data.
     pub fn find(&self, shared: &Shared, unpacked_offset: u64) -> Result<Option<u64>> {
         let mut index = lock(&self.state).chunks.len() as u64;

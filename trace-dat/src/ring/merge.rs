@@ -71,6 +71,11 @@ impl Merge {
         &self.inputs
     }
 
+    /// Bytes of all inputs in their files that were loaded so far, to show progress.
+    pub fn consumed(&self) -> u64 {
+        self.inputs.iter().map(|i| i.stream.consumed()).sum()
+    }
+
     /// The inputs, to move them. The merge begins anew from where they then stand (before their next record).
     pub fn inputs_mut(&mut self) -> &mut [Input] {
         self.started = false;

@@ -487,7 +487,7 @@ impl CpuStream {
     /// The sub-buffer is found by the times in sub-buffer headers: of uncompressed data some headers are read, of compressed
     /// data the first bytes of some chunks are unpacked.
     pub fn seek(&mut self, ts: u64) -> bool {
-        // The last probe that begins not after ts; those with nothing in them are passed over.
+        // The last probe that begins before ts (others may begin at ts too: coarse clocks); those with nothing in them are passed over.
         let (mut low, mut high) = (0, self.feed.probes());
         while high - low > 1 {
             let middle = low + (high - low) / 2;
@@ -501,7 +501,7 @@ impl CpuStream {
                 at += 1;
             }
             match found {
-                Some(t) if t <= ts => low = at.min(high - 1),
+                Some(t) if t < ts => low = at.min(high - 1),
                 _ => high = middle,
             }
         }
@@ -553,7 +553,7 @@ impl CpuStream {
         (commit > 0 && commit <= room).then_some(ts)
     }
 
-    /// Passes over sub-buffers as long as the next one begins not after `ts`.
+    /// Passes over sub-buffers as long as the next one begins before `ts`.
     fn skip_subbufs(&mut self, ts: u64) {
         loop {
             let Some(block) = &self.block else {
@@ -565,7 +565,7 @@ impl CpuStream {
             let next = block.data().get(self.subbuf_end..).unwrap_or_default();
             let whole = next.get(..self.layout.size).unwrap_or(next);
             match self.layout.header(whole, 0) {
-                Ok(h) if h.commit > 0 && h.ts <= ts => {
+                Ok(h) if h.commit > 0 && h.ts < ts => {
                     self.subbuf = self.subbuf_end;
                     self.subbuf_end = (self.subbuf + self.layout.size).min(block.data().len());
                     self.enter(&h);
@@ -596,6 +596,14 @@ impl CpuStream {
         }
         self.rewind();
         last
+    }
+
+    /// Bytes of the CPU's data in the file that were loaded so far, to show progress.
+    pub fn consumed(&self) -> u64 {
+        match &self.feed.data {
+            Data::Plain { size, .. } => self.next.index.saturating_mul(self.feed.window as u64).min(*size),
+            Data::Packed(table) => table.consumed(self.next.index),
+        }
     }
 
     /// How many pieces can be told apart by time without reading all data: sub-buffers, or chunks of compressed data.

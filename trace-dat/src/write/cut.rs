@@ -81,19 +81,27 @@ impl<'a> Cutter<'a> {
 
     /// Copies the events from `from` up to, but without, `to` to the current CPU of `writer`.
     ///
+    /// `progress` is told how many bytes of the file were read.
+    ///
     /// # Errors
     /// When data between the two cannot be read or written.
-    pub fn copy<W: Write + Seek>(&mut self, writer: &mut Writer<W>, from: Position, to: Position) -> Result<()> {
+    pub fn copy<W: Write + Seek>(
+        &mut self,
+        writer: &mut Writer<W>,
+        from: Position,
+        to: Position,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
         if from >= to {
             return Ok(());
         }
         match self.chunks.take() {
             Some(chunks) => {
-                let done = self.copy_chunks(&chunks, writer, from, to);
+                let done = self.copy_chunks(&chunks, writer, (from, to), progress);
                 self.chunks = Some(chunks);
                 done
             }
-            None => self.copy_plain(writer, from, to),
+            None => self.copy_plain(writer, (from, to), progress),
         }
     }
 
@@ -101,8 +109,8 @@ impl<'a> Cutter<'a> {
         &mut self,
         chunks: &[Chunk],
         writer: &mut Writer<W>,
-        from: Position,
-        to: Position,
+        (from, to): (Position, Position),
+        progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
         let first = chunks.partition_point(|c| c.unpacked_offset.saturating_add(c.unpacked.into()) <= from.subbuf);
         for c in chunks.get(first..).unwrap_or_default() {
@@ -112,6 +120,7 @@ impl<'a> Cutter<'a> {
             }
             let mut bytes = writer.spare();
             bytes.resize(c.packed as usize, 0);
+            progress(c.packed.into());
             self.file.source().read_exact_at("compressed chunk", c.offset, &mut bytes)?;
             let codec = self.file.header().codec;
             if from <= (Position { subbuf: c.unpacked_offset, at: 0 }) && end <= to.subbuf {
@@ -129,7 +138,12 @@ impl<'a> Cutter<'a> {
         Ok(())
     }
 
-    fn copy_plain<W: Write + Seek>(&mut self, writer: &mut Writer<W>, from: Position, to: Position) -> Result<()> {
+    fn copy_plain<W: Write + Seek>(
+        &mut self,
+        writer: &mut Writer<W>,
+        (from, to): (Position, Position),
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
         let page = self.layout.size as u64;
         let have = self.file.source().len().saturating_sub(self.cpu.offset).min(self.cpu.size);
         let mut at = from.subbuf;
@@ -147,6 +161,7 @@ impl<'a> Cutter<'a> {
                 self.one(writer, at, bytes, from, to)?;
             }
             at += n;
+            progress(n);
         }
         Ok(())
     }

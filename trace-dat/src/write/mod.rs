@@ -1,7 +1,8 @@
 //! Writes trace.dat files, versions 6 and 7.
 //!
 //! A [`Writer`] is given everything in the order of the file: [`Metadata`], then for each buffer the data of its CPUs as whole
-//! sub-buffers or as chunks that are compressed already. Compression runs on worker threads while data comes.
+//! sub-buffers or as chunks that are compressed already. Compression runs on worker threads while data comes. Where the data of
+//! several CPUs come at the same time, each goes into a [`Spool`] first.
 //!
 //! ```
 //! use trace_dat::{Endian, LongSize, compress::Codec, write::{BufferHead, FileHead, FileVersion, Metadata, Writer}};
@@ -29,11 +30,12 @@ pub mod option;
 mod pack;
 mod section;
 pub mod slim;
+mod spool;
 mod v6;
 mod v7;
 
 use std::{
-    io::{Seek, Write},
+    io::{Read, Seek, Write},
     path::Path,
 };
 
@@ -46,6 +48,7 @@ pub use meta::{Metadata, Payload, Section, selected_clock};
 pub use option::{RawOption, ShiftSample, TimeShift};
 use pack::{Done, Job, Packers};
 use section::Out;
+pub use spool::{Spool, Spooled};
 
 /// Sub-buffers in one compressed chunk, as the reference has it.
 pub const CHUNK_SUB_BUFFERS: usize = 10;
@@ -313,6 +316,30 @@ impl<W: Write + Seek> Writer<W> {
         } else {
             Job::Repack { from: codec, offset, bytes, unpacked }
         })
+    }
+
+    /// Appends what was packed while it came.
+    ///
+    /// # Errors
+    /// As [`Writer::sub_buffers`]; [`Error::Unwritable`] when it was packed for a file of another kind.
+    pub fn spooled<F: Read + Seek>(&mut self, mut spooled: Spooled<F>) -> Result<()> {
+        let page = self.page_size()?;
+        if (spooled.codec, spooled.endian, spooled.page_size) != (self.head.codec, self.head.endian, page) {
+            return Err(Error::Unwritable("data that was packed for a file of another kind".into()));
+        }
+        if spooled.size == 0 {
+            return Ok(());
+        }
+        if !self.fill.is_empty() {
+            self.push_fill(0)?;
+        }
+        self.drain()?;
+        self.begin_data(page)?;
+        spooled.for_each(|bytes| self.out.write(bytes))?;
+        self.current.size += spooled.size;
+        self.current.unpacked += spooled.unpacked;
+        self.chunks += spooled.chunks;
+        Ok(())
     }
 
     /// Writes what remains and the tables; gives back the output and what was written.

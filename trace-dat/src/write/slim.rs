@@ -12,7 +12,10 @@ use crate::{
     compress::Decompressor,
     format::{Event, FieldFlags},
     read::{Buffer, CpuData, TraceFile},
-    ring::subbuf::{ItemKind, SubBufLayout},
+    ring::{
+        merge::Merge,
+        subbuf::{ItemKind, SubBufLayout},
+    },
 };
 
 /// What the events of a file use.
@@ -25,8 +28,8 @@ pub struct Used {
 }
 
 impl Used {
-    /// Looks at all events of `file`; `progress` is told how many.
-    pub fn of(file: &TraceFile, progress: &mut dyn FnMut(u64)) -> Used {
+    /// Looks at all events of `file`; `progress` is called for each, with the walk that tells how far it is.
+    pub fn of(file: &TraceFile, progress: &mut dyn FnMut(&Merge)) -> Used {
         let mut used = Used::default();
         let decoder = file.decoder();
         let text = plain(file, id::KALLSYMS).unwrap_or_default();
@@ -38,8 +41,9 @@ impl Used {
         let mut pid_at: HashMap<u16, Option<(usize, usize)>> = HashMap::new();
         let mut records = file.records(&file.time_map(false));
         let mut last = 0;
-        while let Some(r) = records.next() {
-            progress(1);
+        loop {
+            progress(&records);
+            let Some(r) = records.next() else { break };
             let data = r.record().data;
             let Some(event) = endian.uint(data, 0, 2).map(|v| v as u16) else { continue };
             used.events.insert(event);

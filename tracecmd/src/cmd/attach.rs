@@ -11,7 +11,7 @@ use trace_dat::{
 };
 
 use crate::cli::{self, Ctx};
-use crate::files;
+use crate::files::{self, progress::Progress};
 
 /// Defines the options.
 pub fn command() -> Command {
@@ -142,7 +142,10 @@ fn vcpus(host: &TraceFile, pids: &[u32]) -> anyhow::Result<Vec<(u32, u32)>> {
     let (vcpu, pid) = (place("vcpu_id")?, place("common_pid")?);
     let mut found: BTreeMap<u32, u32> = BTreeMap::new();
     let mut records = host.records(&host.time_map(false));
-    while let Some(r) = records.next() {
+    let mut progress = Progress::bytes(files::data_size(host));
+    loop {
+        progress.tick(|| records.consumed());
+        let Some(r) = records.next() else { break };
         let data = r.record().data;
         let read = |(at, size): (usize, usize)| host.endian().uint(data, at, size).map(|v| v as u32);
         if read((0, 2)) == Some(entry.id.into())
@@ -172,10 +175,11 @@ impl Rewritten {
 
 fn rewrite(file: &TraceFile, meta: &Metadata) -> anyhow::Result<Rewritten> {
     let mut writer = Writer::create(file.path(), FileHead::of(file), meta, write::buffer_heads(file)?)?;
+    let mut progress = Progress::bytes(files::data_size(file));
     for (n, buffer) in file.buffers().iter().enumerate() {
         for cpu in buffer.cpus.iter().filter(|c| c.size > 0) {
             writer.cpu(n, cpu.cpu)?;
-            write::copy_cpu(&mut writer, file, buffer, cpu, &mut |_| ())?;
+            write::copy_cpu(&mut writer, file, buffer, cpu, &mut |n| progress.add(n))?;
         }
     }
     Ok(Rewritten(writer.finish()?.0))

@@ -134,8 +134,8 @@ pub struct How {
 pub fn convert(file: &TraceFile, head: FileHead, how: How, output: &Path) -> anyhow::Result<Summary> {
     let mut meta = if how.salvage { Metadata::salvage(file) } else { Metadata::of(file)? };
     if how.slim {
-        let mut progress = Progress::events(0);
-        let used = slim::Used::of(file, &mut |n| progress.add(n));
+        let mut progress = Progress::bytes(files::data_size(file));
+        let used = slim::Used::of(file, &mut |walk| progress.tick(|| walk.consumed()));
         slim::slim(&mut meta, file, &used);
     }
     let redactor = how.redact.then(slim::Redactor::default);
@@ -144,8 +144,7 @@ pub fn convert(file: &TraceFile, head: FileHead, how: How, output: &Path) -> any
     }
     let decoder = file.decoder();
     let mut writer = Writer::create(output, head, &meta, write::buffer_heads(file)?)?;
-    let size = file.buffers().iter().flat_map(|b| &b.cpus).map(|c| c.size).sum();
-    let mut progress = Progress::bytes(size);
+    let mut progress = Progress::bytes(files::data_size(file));
     for (n, buffer) in file.buffers().iter().enumerate() {
         for cpu in buffer.cpus.iter().filter(|c| c.size > 0) {
             writer.cpu(n, cpu.cpu)?;

@@ -83,6 +83,9 @@ struct Split<'a> {
     start: Option<u64>,
     end: Option<u64>,
     progress: Progress,
+    /// Bytes copied and, where events are counted, walked over.
+    copied: u64,
+    walked: u64,
 }
 
 /// One CPU of a chosen buffer.
@@ -143,6 +146,8 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
             lanes.push(Lane { place: (n, cpu.cpu), cpu: *cpu, cutter, next: Position::START });
         }
     }
+    let total: u64 = lanes.iter().map(|l| l.cpu.size).sum();
+    let counts = per_cpu || matches!(limit, Limit::Events(_));
     let mut split = Split {
         file: &file,
         meta: Metadata::of(&file)?,
@@ -151,7 +156,9 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
         per_cpu,
         start,
         end,
-        progress: Progress::events(0),
+        progress: Progress::bytes(total * if counts { 2 } else { 1 }),
+        copied: 0,
+        walked: 0,
     };
     let repeat = m.get_count("repeat") > 0;
     let output = m.get_one::<PathBuf>("output");
@@ -265,7 +272,10 @@ impl Split<'_> {
         for (lane, &end) in lanes.iter_mut().zip(ends) {
             if lane.next < end {
                 writer.cpu(lane.place.0, lane.place.1)?;
-                lane.cutter.copy(&mut writer, lane.next, end)?;
+                lane.cutter.copy(&mut writer, lane.next, end, &mut |n| {
+                    self.copied += n;
+                    self.progress.set(self.copied + self.walked);
+                })?;
                 lane.next = end;
             }
         }
@@ -301,18 +311,19 @@ impl Split<'_> {
                 Limit::Events(n) => n,
                 _ => u64::MAX,
             };
-            let mut counted = 0;
             // Without a limit of events or time the piece goes to the end, and nothing needs to be walked over.
             let open = last == u64::MAX && left == u64::MAX;
-            while !open && left > 0 && merge.peek().is_some_and(|r| r.ts <= last) {
+            let counts = left < u64::MAX;
+            if !open && !counts {
+                // A time is found by the headers of sub-buffers.
+                merge.seek(last.saturating_add(1));
+            }
+            while counts && left > 0 && merge.peek().is_some_and(|r| r.ts <= last) {
                 merge.next();
                 left -= 1;
-                counted += 1;
-                if counted == 4096 {
-                    self.progress.add(counted);
-                    counted = 0;
-                }
+                self.progress.tick(|| self.copied + merge.consumed());
             }
+            self.walked = if counts { merge.consumed() } else { 0 };
             first = if open { None } else { merge.peek().map(|r| r.ts) };
             let ends: Vec<Position> = match open {
                 true => lanes.iter().map(|_| Position::END).collect(),
@@ -337,8 +348,12 @@ impl Split<'_> {
     ) -> anyhow::Result<()> {
         let end = self.end.unwrap_or(u64::MAX);
         for (lane, input) in lanes.iter_mut().zip(&mut inputs) {
-            let mut there = input.stream.advance();
-            while there && ts(input).is_some_and(|ts| self.start.is_some_and(|s| ts < s)) {
+            let start = self.start.unwrap_or(0);
+            let mut there = match start {
+                0 => input.stream.advance(),
+                _ => input.stream.seek(input.time.stored_before(start)),
+            };
+            while there && ts(input).is_some_and(|ts| ts < start) {
                 there = input.stream.advance();
             }
             lane.next = Position::of(&input.stream, &lane.cpu);
@@ -368,9 +383,7 @@ impl Split<'_> {
                         break;
                     }
                     events += 1;
-                    if events % 4096 == 0 {
-                        self.progress.add(4096);
-                    }
+                    self.progress.tick(|| self.copied + self.walked);
                     if !input.stream.advance() {
                         break;
                     }
@@ -378,6 +391,7 @@ impl Split<'_> {
                 more |= ts(input).is_some_and(|ts| ts <= end);
                 ends.push(Position::of(&input.stream, &lane.cpu));
             }
+            self.walked = inputs.iter().map(|i| i.stream.consumed()).sum();
             self.piece(lanes, &ends, &piece_name(input, output, repeat.then_some(number)))?;
             if !repeat || !more {
                 break;

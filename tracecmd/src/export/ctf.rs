@@ -6,25 +6,50 @@ use std::{
     collections::{BTreeMap, HashSet},
     fmt::Write as _,
     fs::{self, File},
-    io::{BufWriter, Seek, SeekFrom, Write},
+    io::Write,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
-use trace_dat::{Decoder, TraceFile, format::Event};
+use trace_dat::{Decoder, TraceFile, format::Event, read::option::TypedOption, ring::record::Lost};
 
 use super::{Shown, Sink, Value, is_signed, is_text, walk};
 
 /// First word of every packet.
 const MAGIC: u32 = 0xc1fc_1fc1;
-/// Bytes of the packet header and context: magic, stream id; begin, end, content size, packet size, CPU.
-const HEAD: u64 = 4 + 4 + 8 + 8 + 8 + 8 + 4;
+/// Bytes of the packet header and context: magic, stream id; begin, end, content size, packet size, discarded events, CPU.
+const HEAD: usize = 4 + 4 + 8 + 8 + 8 + 8 + 8 + 4;
+/// A packet with this many bytes is full. Readers find a time by packets.
+const PACKET: usize = 1 << 18;
 
 struct Stream {
-    out: BufWriter<File>,
-    bytes: u64,
+    out: File,
+    cpu: u32,
+    /// The packet under construction, room for its head included.
+    packet: Vec<u8>,
     begin: u64,
     end: u64,
+    /// Events lost so far.
+    lost: u64,
+}
+
+impl Stream {
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.packet.len() <= HEAD {
+            return Ok(());
+        }
+        let bits = self.packet.len() as u64 * 8;
+        let mut head = MAGIC.to_le_bytes().to_vec();
+        head.extend(0u32.to_le_bytes());
+        for n in [self.begin, self.end, bits, bits, self.lost] {
+            head.extend(n.to_le_bytes());
+        }
+        head.extend(self.cpu.to_le_bytes());
+        self.packet.splice(..HEAD, head);
+        self.out.write_all(&self.packet)?;
+        self.packet.truncate(HEAD);
+        Ok(())
+    }
 }
 
 struct Ctf {
@@ -45,12 +70,11 @@ trace {
 	major = 1; minor = 8; byte_order = le;
 	packet.header := struct { uint32_t magic; uint32_t stream_id; };
 };
-env { domain = "kernel"; tracer_name = "ftrace"; };
 clock { name = "trace"; freq = 1000000000; offset = 0; };
 typealias integer { size = 64; align = 8; signed = false; map = clock.trace.value; } := time_t;
 stream {
 	id = 0;
-	packet.context := struct { time_t timestamp_begin; time_t timestamp_end; uint64_t content_size; uint64_t packet_size; uint32_t cpu_id; };
+	packet.context := struct { time_t timestamp_begin; time_t timestamp_end; uint64_t content_size; uint64_t packet_size; uint64_t events_discarded; uint32_t cpu_id; };
 	event.header := struct { uint16_t id; time_t timestamp; };
 	event.context := struct { int32_t pid; string comm; string instance; };
 };
@@ -88,16 +112,8 @@ impl Ctf {
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
-        for (cpu, mut s) in std::mem::take(&mut self.streams) {
-            let bits = s.bytes * 8;
-            s.out.seek(SeekFrom::Start(0))?;
-            s.out.write_all(&MAGIC.to_le_bytes())?;
-            s.out.write_all(&0u32.to_le_bytes())?;
-            for n in [s.begin, s.end, bits, bits] {
-                s.out.write_all(&n.to_le_bytes())?;
-            }
-            s.out.write_all(&cpu.to_le_bytes())?;
-            s.out.flush()?;
+        for s in self.streams.values_mut() {
+            s.flush()?;
         }
         fs::write(self.dir.join("metadata"), &self.metadata)?;
         Ok(())
@@ -114,31 +130,56 @@ impl Sink for Ctf {
         if self.described.insert(e.event.id) {
             self.describe(e.event);
         }
-        let mut b = e.event.id.to_le_bytes().to_vec();
+        let s = match self.streams.entry(e.cpu) {
+            std::collections::btree_map::Entry::Occupied(s) => s.into_mut(),
+            std::collections::btree_map::Entry::Vacant(v) => {
+                let out = File::create(self.dir.join(format!("cpu{}", e.cpu)))?;
+                let packet = vec![0; HEAD];
+                v.insert(Stream { out, cpu: e.cpu, packet, begin: e.ts, end: e.ts, lost: 0 })
+            }
+        };
+        // A reader counts what was lost between two packets, so that a new one begins here.
+        if s.packet.len() >= PACKET || e.lost != Lost::None {
+            s.flush()?;
+        }
+        s.lost += match e.lost {
+            Lost::None => 0,
+            Lost::Count(n) => n,
+            // At least one.
+            Lost::Unknown => 1,
+        };
+        if s.packet.len() <= HEAD {
+            s.begin = e.ts;
+        }
+        s.end = e.ts;
+        let b = &mut s.packet;
+        b.extend(e.event.id.to_le_bytes());
         b.extend(e.ts.to_le_bytes());
         b.extend(e.pid.to_le_bytes());
-        text(&mut b, &e.comm());
-        text(&mut b, e.buffer);
+        text(b, &e.comm());
+        text(b, e.buffer);
         for (_, v) in e.fields() {
             match v {
                 Value::Int(n) => b.extend(n.to_le_bytes()),
                 Value::Uint(n) => b.extend(n.to_le_bytes()),
-                Value::Text(t) => text(&mut b, &t),
+                Value::Text(t) => text(b, &t),
             }
         }
-        let s = match self.streams.entry(e.cpu) {
-            std::collections::btree_map::Entry::Occupied(s) => s.into_mut(),
-            std::collections::btree_map::Entry::Vacant(v) => {
-                let mut out = BufWriter::new(File::create(self.dir.join(format!("cpu{}", e.cpu)))?);
-                out.write_all(&[0; HEAD as usize])?;
-                v.insert(Stream { out, bytes: HEAD, begin: e.ts, end: e.ts })
-            }
-        };
-        s.out.write_all(&b)?;
-        s.bytes += b.len() as u64;
-        s.end = e.ts;
         Ok(())
     }
+}
+
+/// What describes the traced machine.
+fn environment(file: &TraceFile) -> String {
+    let uname = file.options().iter().find_map(|o| if let TypedOption::Uname(u) = o { Some(u.as_str()) } else { None });
+    let mut env = String::from("env { domain = \"kernel\"; tracer_name = \"ftrace\";");
+    let words: Vec<&str> = uname.unwrap_or_default().split(' ').collect();
+    for (name, word) in ["sysname", "hostname", "kernel_release", "architecture"].into_iter().zip(words) {
+        let word: String = word.chars().filter(|c| !matches!(c, '"' | '\\') && !c.is_control()).collect();
+        let _ = write!(env, " {name} = \"{word}\";");
+    }
+    env.push_str(" };\n");
+    env
 }
 
 /// Writes `file` as the CTF directory `output`, which must not exist; how many events were left out.
@@ -153,7 +194,7 @@ pub fn export(file: &TraceFile, decoder: &Decoder, output: &Path) -> anyhow::Res
     let dir = output.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let mut ctf =
-        Ctf { dir: dir.clone(), streams: BTreeMap::new(), described: HashSet::new(), metadata: PROLOGUE.to_owned() };
+        Ctf { dir: dir.clone(), streams: BTreeMap::new(), described: HashSet::new(), metadata: PROLOGUE.to_owned() + &environment(file) };
     let done = walk(file, decoder, &mut ctf).and_then(|n| ctf.finish().map(|()| n));
     let done = done.and_then(|n| {
         fs::rename(&dir, output).map(|()| n).with_context(|| format!("cannot rename to {}", output.display()))

@@ -4,15 +4,17 @@ pub mod chrome;
 pub mod ctf;
 pub mod perfetto;
 
-use std::{borrow::Cow, path::Path};
+use std::{borrow::Cow, collections::HashMap, path::Path};
 
 use anyhow::bail;
 use trace_dat::{
     Decoder, Endian, TraceFile,
     format::{Event, Field, FieldFlags},
+    plugin::{Note, PrintCx},
+    ring::record::{Lost, Record},
 };
 
-use crate::files::progress::Progress;
+use crate::files::{data_size, progress::Progress};
 
 /// The value of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +86,10 @@ pub struct Shown<'a> {
     pub event: &'a Event,
     /// Its bytes.
     pub data: &'a [u8],
+    /// What was lost before it.
+    pub lost: Lost,
+    /// Number of its buffer in the file.
+    pub instance: u32,
     /// Name of its instance, empty for the top buffer.
     pub buffer: &'a str,
     /// Its file's byte order.
@@ -110,9 +116,43 @@ impl Shown<'_> {
         }
     }
 
-    /// Its own fields.
+    /// Its own fields. The text of a `trace_printk` is put together.
     pub fn fields(&self) -> impl Iterator<Item = (&str, Value)> {
-        self.event.fields.iter().map(|f| (f.name.as_str(), value(self.endian, f, self.data)))
+        let bprint = self.event.name == "bprint" && self.event.system == "ftrace";
+        self.event.fields.iter().map(move |f| {
+            let value = if bprint && f.name == "buf" {
+                Value::Text(self.info().trim_end().to_owned())
+            } else {
+                value(self.endian, f, self.data)
+            };
+            (f.name.as_str(), value)
+        })
+    }
+
+    /// What a report shows behind the event's name.
+    pub fn info(&self) -> String {
+        let rec = Record { ts: self.ts, cpu: self.cpu, lost: self.lost, data: self.data, offset: 0 };
+        let cx = PrintCx { dec: self.decoder, event: self.event, rec, ts: self.ts, note: Note::default(), seq: 0 };
+        let mut out = Vec::new();
+        self.decoder.print_info(&cx, &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// The thread whose calls nest: its pid; of an idle task, which all have pid 0, below -1000 by CPU.
+    pub fn thread(&self) -> i64 {
+        if self.pid == 0 { -1000 - i64::from(self.cpu) } else { self.pid.into() }
+    }
+
+    /// What it says of the calls of its thread.
+    pub fn call(&self) -> Option<Call> {
+        if self.event.system != "ftrace" {
+            return None;
+        }
+        match self.event.name.as_str() {
+            "funcgraph_entry" | "fgraph_retaddr_entry" => Some(Call::Entry),
+            "funcgraph_exit" => Some(Call::Exit),
+            _ => None,
+        }
     }
 
     /// Name of the function in field `func`.
@@ -133,6 +173,49 @@ impl Shown<'_> {
     }
 }
 
+/// Begin or end of a function call, as function_graph tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// A function is entered.
+    Entry,
+    /// It returns.
+    Exit,
+}
+
+/// The open calls of function_graph, by instance and thread: begins and ends that events were lost between still nest.
+#[derive(Debug, Default)]
+pub struct Calls {
+    open: HashMap<(u32, i64), Vec<(i64, i64)>>,
+}
+
+impl Calls {
+    fn stack(&mut self, e: &Shown<'_>) -> (&mut Vec<(i64, i64)>, i64, i64) {
+        let (depth, func) = (e.number("depth").unwrap_or(0), e.number("func").unwrap_or(0));
+        (self.open.entry((e.instance, e.thread())).or_default(), depth, func)
+    }
+
+    /// Takes an entry; how many open calls must have ended before it, their exits lost.
+    pub fn enter(&mut self, e: &Shown<'_>) -> usize {
+        let (open, depth, func) = self.stack(e);
+        let before = open.len();
+        while open.last().is_some_and(|c| c.0 >= depth) {
+            open.pop();
+        }
+        let ended = before - open.len();
+        open.push((depth, func));
+        ended
+    }
+
+    /// Takes an exit; how many open calls end with it: none when the call began before the trace.
+    pub fn leave(&mut self, e: &Shown<'_>) -> usize {
+        let (open, depth, func) = self.stack(e);
+        let Some(at) = open.iter().rposition(|c| *c == (depth, func)) else { return 0 };
+        let ended = open.len() - at;
+        open.truncate(at);
+        ended
+    }
+}
+
 /// Writes one format.
 pub trait Sink {
     /// Takes the next event in the order of time.
@@ -147,12 +230,13 @@ pub trait Sink {
 /// # Errors
 /// What `sink` reports.
 pub fn walk(file: &TraceFile, decoder: &Decoder, sink: &mut dyn Sink) -> anyhow::Result<u64> {
-    let mut progress = Progress::events(0);
+    let mut progress = Progress::bytes(data_size(file));
     let mut records = file.records(&file.time_map(true));
     let mut unknown = 0;
-    while let Some(r) = records.next() {
+    loop {
+        progress.tick(|| records.consumed());
+        let Some(r) = records.next() else { break };
         let record = r.record();
-        progress.add(1);
         let Some(event) = decoder.event_of(record.data) else {
             unknown += 1;
             continue;
@@ -160,8 +244,8 @@ pub fn walk(file: &TraceFile, decoder: &Decoder, sink: &mut dyn Sink) -> anyhow:
         let pid = event.common.iter().find(|f| f.name == "common_pid");
         let pid = pid.and_then(|f| file.endian().uint(record.data, f.offset, f.size)).unwrap_or(0) as i32;
         let buffer = file.buffers().get(r.tag as usize).map_or("", |b| b.name.as_str());
-        let (ts, cpu, data, endian) = (r.ts, record.cpu, record.data, file.endian());
-        sink.event(&Shown { ts, cpu, pid, event, data, buffer, endian, decoder })?;
+        let (ts, cpu, data, lost, endian) = (r.ts, record.cpu, record.data, record.lost, file.endian());
+        sink.event(&Shown { ts, cpu, pid, event, data, lost, instance: r.tag, buffer, endian, decoder })?;
     }
     Ok(unknown)
 }

@@ -10,7 +10,9 @@ use std::{
 
 use trace_dat::{Decoder, TraceFile, write::OutputFile};
 
-use super::{Shown, Sink, Value, walk};
+use trace_dat::{read::option::TypedOption, ring::record::Lost};
+
+use super::{Call, Calls, Shown, Sink, Value, walk};
 
 /// A message under construction.
 #[derive(Default)]
@@ -61,6 +63,15 @@ struct Perfetto<W: Write> {
     /// Bundles under construction by CPU: number of events, FtraceEventBundle.
     bundles: Vec<(usize, Message)>,
     tracks: HashSet<u64>,
+    calls: Calls,
+    /// The buffer whose sched events make the tracks of the CPUs: the first one that has any. Twice the same would contradict itself.
+    scheduler: Option<u32>,
+}
+
+/// Number of a track: of a thread, or of an instance's calls in a thread. Every CPU has an idle task of its own, all with pid 0.
+fn track_of(e: &Shown<'_>, instance: u32) -> u64 {
+    let thread = if e.pid == 0 { 1 << 40 | u64::from(e.cpu) } else { u64::from(e.pid as u32) };
+    u64::from(instance) << 44 | thread
 }
 
 impl<W: Write> Perfetto<W> {
@@ -84,16 +95,12 @@ impl<W: Write> Perfetto<W> {
         self.packet(&mut packet)
     }
 
-    /// A slice of function_graph on the track of its thread.
-    fn slice(&mut self, e: &Shown<'_>, begin: bool) -> anyhow::Result<()> {
-        // Every CPU has an idle task of its own, all with pid 0.
-        let track = match e.pid {
-            0 => 1 << 40 | u64::from(e.cpu),
-            pid => pid as u32 as u64,
-        };
-        if self.tracks.insert(track) {
+    /// The track for function_graph's slices of a thread; described before its first use.
+    fn track(&mut self, e: &Shown<'_>) -> anyhow::Result<u64> {
+        let thread = track_of(e, 0);
+        if self.tracks.insert(thread) {
             let mut descriptor = Message::default();
-            descriptor.uint(1, track); // uuid
+            descriptor.uint(1, thread); // uuid
             if e.pid == 0 {
                 descriptor.text(2, &format!("idle, CPU {}", e.cpu)); // name
             } else {
@@ -106,31 +113,102 @@ impl<W: Write> Perfetto<W> {
             packet.uint(8, e.ts).message(60, &descriptor); // timestamp, track_descriptor
             self.packet(&mut packet)?;
         }
-        let mut event = Message::default();
-        event.uint(9, if begin { 1 } else { 2 }).uint(11, track); // type: SLICE_BEGIN, SLICE_END; track_uuid
-        event.text(22, "function_graph"); // categories
-        if begin {
-            event.text(23, &e.function()); // name
+        if e.buffer.is_empty() {
+            return Ok(thread);
         }
+        // Calls that two instances saw would not nest in one track.
+        let track = track_of(e, e.instance + 1);
+        if self.tracks.insert(track) {
+            let mut descriptor = Message::default();
+            descriptor.uint(1, track).text(2, e.buffer).uint(5, thread); // uuid, name, parent_uuid
+            let mut packet = Message::default();
+            packet.uint(8, e.ts).message(60, &descriptor); // timestamp, track_descriptor
+            self.packet(&mut packet)?;
+        }
+        Ok(track)
+    }
+
+    /// Begin or end of a slice of function_graph.
+    fn slice(&mut self, e: &Shown<'_>, call: Call) -> anyhow::Result<()> {
+        let track = self.track(e)?;
+        let ends = match call {
+            Call::Entry => self.calls.enter(e),
+            Call::Exit => self.calls.leave(e),
+        };
+        for n in 0..ends {
+            let mut event = Message::default();
+            event.uint(9, 2).uint(11, track); // type: SLICE_END; track_uuid
+            if n + 1 == ends && call == Call::Exit {
+                annotations(&mut event, e);
+            }
+            let mut packet = Message::default();
+            packet.uint(8, e.ts).message(11, &event); // timestamp, track_event
+            self.packet(&mut packet)?;
+        }
+        if call == Call::Exit {
+            return Ok(());
+        }
+        let mut event = Message::default();
+        event.uint(9, 1).uint(11, track); // type: SLICE_BEGIN; track_uuid
+        event.text(22, "function_graph").text(23, &e.function()); // categories, name
+        annotations(&mut event, e);
         let mut packet = Message::default();
         packet.uint(8, e.ts).message(11, &event); // timestamp, track_event
         self.packet(&mut packet)
     }
 }
 
+/// The fields of a call beside its function.
+fn annotations(event: &mut Message, e: &Shown<'_>) {
+    for (name, value) in e.fields().filter(|(name, _)| *name != "func") {
+        let mut m = Message::default();
+        m.text(10, name); // name
+        match value {
+            Value::Uint(n) => m.uint(3, n),  // uint_value
+            Value::Int(n) => m.int(4, n),    // int_value
+            Value::Text(t) => m.text(6, &t), // string_value
+        };
+        event.message(4, &m); // debug_annotations
+    }
+    let mut m = Message::default();
+    m.text(10, "common_cpu").uint(3, e.cpu.into());
+    event.message(4, &m);
+}
+
+/// An event that Perfetto needs no message of its own for.
+fn generic(event: &mut Message, name: &str, e: &Shown<'_>) {
+    let mut m = Message::default();
+    m.text(1, name); // event_name
+    for (name, v) in e.fields() {
+        let mut field = Message::default();
+        field.text(1, name);
+        match v {
+            Value::Text(t) => field.text(3, &t),
+            Value::Int(n) => field.int(4, n),
+            Value::Uint(n) => field.uint(5, n),
+        };
+        m.message(2, &field);
+    }
+    event.message(327, &m); // generic
+}
+
 impl<W: Write> Sink for Perfetto<W> {
     fn event(&mut self, e: &Shown<'_>) -> anyhow::Result<()> {
-        match e.event.name.as_str() {
-            "funcgraph_entry" => return self.slice(e, true),
-            "funcgraph_exit" => return self.slice(e, false),
-            _ => {}
+        if let Some(call) = e.call() {
+            return self.slice(e, call);
         }
         let mut event = Message::default();
         event.uint(1, e.ts).uint(2, e.pid as u32 as u64); // timestamp, pid
+        let flags = e.event.common.iter().find(|f| f.name == "common_flags");
+        if let Some(Value::Uint(flags)) = flags.map(|f| super::value(e.endian, f, e.data)) {
+            event.uint(5, flags); // common_flags
+        }
         let number = |name: &str| e.number(name).unwrap_or(0);
         let text = |name: &str| e.text(name).unwrap_or_default();
         let mut m = Message::default();
+        let typed = e.event.system != "sched" || *self.scheduler.get_or_insert(e.instance) == e.instance;
         match (e.event.system.as_str(), e.event.name.as_str()) {
+            (_, name) if !typed => generic(&mut event, name, e),
             ("sched", "sched_switch") => {
                 m.text(1, &text("prev_comm")).int(2, number("prev_pid")).int(3, number("prev_prio"));
                 m.int(4, number("prev_state")).text(5, &text("next_comm")).int(6, number("next_pid"));
@@ -147,20 +225,15 @@ impl<W: Write> Sink for Perfetto<W> {
                 };
                 event.message(field, &m);
             }
-            (_, name) => {
-                m.text(1, name); // event_name
-                for (name, v) in e.fields() {
-                    let mut field = Message::default();
-                    field.text(1, name);
-                    match v {
-                        Value::Text(t) => field.text(3, &t),
-                        Value::Int(n) => field.int(4, n),
-                        Value::Uint(n) => field.uint(5, n),
-                    };
-                    m.message(2, &field);
+            ("ftrace", "print" | "bprint") => {
+                m.uint(1, number("ip") as u64); // ip
+                let text = e.fields().find(|(name, _)| *name == "buf").map(|(_, v)| v);
+                if let Some(Value::Text(text)) = text {
+                    m.text(2, &text); // buf
                 }
-                event.message(327, &m); // generic
+                event.message(3, &m); // print
             }
+            (_, name) => generic(&mut event, name, e),
         }
         let cpu = e.cpu as usize;
         if cpu >= 65536 {
@@ -173,6 +246,9 @@ impl<W: Write> Sink for Perfetto<W> {
         if let Some((n, bundle)) = self.bundles.get_mut(cpu) {
             if *n == 0 {
                 bundle.uint(1, cpu as u64); // cpu
+            }
+            if e.lost != Lost::None {
+                bundle.uint(3, 1); // lost_events
             }
             bundle.message(2, &event);
             *n += 1;
@@ -203,7 +279,21 @@ pub fn processes(file: &TraceFile) -> anyhow::Result<Vec<(i32, String)>> {
 /// When it cannot be written.
 pub fn export(file: &TraceFile, decoder: &Decoder, output: &Path) -> anyhow::Result<u64> {
     let out = BufWriter::with_capacity(1 << 18, OutputFile::create(output)?);
-    let mut p = Perfetto { out, bundles: Vec::new(), tracks: HashSet::new() };
+    let mut p = Perfetto { out, bundles: Vec::new(), tracks: HashSet::new(), calls: Calls::default(), scheduler: None };
+    // The kernel's release decides what the letters of a task's state mean.
+    let uname = file.options().iter().find_map(|o| if let TypedOption::Uname(u) = o { Some(u) } else { None });
+    let mut info = Message::default();
+    if let Some(words) = uname.map(|u| u.split(' ').collect::<Vec<_>>())
+        && let [system, _, release, machine, ..] = words.as_slice()
+    {
+        let mut name = Message::default();
+        name.text(1, system).text(3, release).text(4, machine); // sysname, release, machine
+        info.message(1, &name); // utsname
+    }
+    info.uint(6, file.page_size().into()).uint(8, file.cpu_count().into()); // page_size, num_cpus
+    let mut packet = Message::default();
+    packet.message(45, &info); // system_info
+    p.packet(&mut packet)?;
     let mut tree = Message::default();
     for (pid, comm) in processes(file)? {
         let mut thread = Message::default();

@@ -31,6 +31,11 @@ pub fn open(path: &Path) -> anyhow::Result<TraceFile> {
     TraceFile::open(path).with_context(|| format!("cannot read '{}'", path.display()))
 }
 
+/// Bytes of trace data in a file, to show progress.
+pub fn data_size(file: &TraceFile) -> u64 {
+    file.buffers().iter().flat_map(|b| &b.cpus).map(|c| c.size).sum()
+}
+
 /// Refuses an output that is one of the inputs.
 ///
 /// # Errors

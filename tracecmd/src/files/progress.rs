@@ -5,64 +5,88 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Work of less than this shows nothing.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Progress of one piece of work, in bytes or events.
+/// Time between two looks at how far the work is.
+const STEP: Duration = Duration::from_millis(100);
+/// Calls of [`Progress::tick`] between two looks at the clock.
+const TICKS: u32 = 4096;
+
+/// Progress of one piece of work: bytes, and events where they are counted.
 pub struct Progress {
     bar: Option<ProgressBar>,
     total: u64,
     done: u64,
-    bytes: bool,
+    events: u64,
+    ticks: u32,
     started: Instant,
     terminal: bool,
-    /// What was done when the clock was last asked.
-    asked: u64,
+    /// When the clock was last asked, since the start.
+    asked: Duration,
 }
 
 impl Progress {
     /// Work of so many bytes.
     pub fn bytes(total: u64) -> Progress {
-        Progress::new(total, true)
+        Progress::starting(total, Instant::now(), std::io::stderr().is_terminal())
     }
 
-    /// Work of so many events; 0 when nobody knows.
-    pub fn events(total: u64) -> Progress {
-        Progress::new(total, false)
+    fn starting(total: u64, started: Instant, terminal: bool) -> Progress {
+        Progress { bar: None, total, done: 0, events: 0, ticks: 0, started, terminal, asked: Duration::ZERO }
     }
 
-    fn new(total: u64, bytes: bool) -> Progress {
-        let terminal = std::io::stderr().is_terminal();
-        Progress { bar: None, total, done: 0, bytes, started: Instant::now(), terminal, asked: 0 }
+    /// So many more bytes are done.
+    pub fn add(&mut self, bytes: u64) {
+        self.done += bytes;
+        self.show();
     }
 
-    /// So much more is done.
-    pub fn add(&mut self, n: u64) {
-        self.done += n;
-        let step = if self.bytes { 1 << 18 } else { 1 << 14 };
-        if !self.terminal || self.done - self.asked < step {
+    /// So many bytes are done in all.
+    pub fn set(&mut self, bytes: u64) {
+        self.done = bytes;
+        self.show();
+    }
+
+    /// One more event is done; from time to time `bytes` is asked how many bytes are.
+    #[inline]
+    pub fn tick(&mut self, bytes: impl FnOnce() -> u64) {
+        self.ticks += 1;
+        if self.ticks == TICKS {
+            self.ticks = 0;
+            self.events += u64::from(TICKS);
+            if self.terminal {
+                self.set(bytes());
+            }
+        }
+    }
+
+    fn show(&mut self) {
+        if !self.terminal {
             return;
         }
-        self.asked = self.done;
         let elapsed = self.started.elapsed();
-        if self.bar.is_none() && elapsed >= QUIET {
-            let shape = match (self.bytes, self.total) {
-                (true, _) => "{wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
-                (false, 0) => "{spinner} {human_pos} events, {per_sec}",
-                (false, _) => "{wide_bar} {human_pos}/{human_len} events, {per_sec}, {eta} left",
-            };
+        if elapsed < QUIET || elapsed.saturating_sub(self.asked) < STEP {
+            return;
+        }
+        self.asked = elapsed;
+        let (done, total) = (self.done, self.total);
+        let bar = self.bar.get_or_insert_with(|| {
             let target = ProgressDrawTarget::stderr_with_hz(10);
-            let bar = ProgressBar::with_draw_target((self.total > 0).then_some(self.total), target);
-            if let Ok(style) = ProgressStyle::with_template(shape) {
+            let bar = ProgressBar::with_draw_target(Some(total), target);
+            if let Ok(style) =
+                ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes}, {msg}{bytes_per_sec}, {eta} left")
+            {
                 bar.set_style(style);
             }
-            self.bar = Some(bar.with_elapsed(elapsed));
+            bar.with_elapsed(elapsed)
+        });
+        if self.events > 0 {
+            bar.set_message(format!("{} events, ", HumanCount(self.events)));
         }
-        if let Some(bar) = &self.bar {
-            bar.set_position(self.done);
-        }
+        bar.set_position(done.min(total));
     }
 }
 
@@ -70,6 +94,30 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_work_and_no_terminal_show_nothing() {
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(5)).unwrap();
+        for (started, terminal, shown) in [(Instant::now(), true, false), (long_ago, false, false), (long_ago, true, true)]
+        {
+            let mut p = Progress::starting(100, started, terminal);
+            for _ in 0..TICKS {
+                p.tick(|| 50);
+            }
+            assert_eq!(p.bar.is_some(), shown);
+            p.add(20);
+            if let Some(bar) = &p.bar {
+                assert_eq!((bar.length(), bar.position()), (Some(100), 50));
+                assert!(bar.message().starts_with("4,096 events"));
+            }
+            assert_eq!(p.events, u64::from(TICKS));
         }
     }
 }
