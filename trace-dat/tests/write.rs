@@ -281,3 +281,43 @@ fn a_file_appears_only_when_complete() {
     assert!(OutputFile::create(dir.path().join("no/such/dir")).is_err());
     OutputFile::create("/dev/null").unwrap().commit().unwrap();
 }
+
+/// Data of two CPUs that came in turn, each through a spool, make the same file as data that came CPU by CPU.
+#[test]
+fn spools_make_the_same_file() {
+    use trace_dat::write::Spool;
+    for codec in [Codec::None, Codec::Zlib, Codec::Zstd] {
+        let head = head(FileVersion::V7, Endian::Big, 4096, codec);
+        let new = || {
+            let buffers = vec![BufferHead::new("", "local", 4096)];
+            Writer::new(Cursor::new(Vec::new()), head, &meta(Endian::Big, 2), buffers).unwrap()
+        };
+        let data = |cpu: u8| (0..25 + cpu).map(|n| page(n ^ cpu, 4096)).collect::<Vec<_>>();
+        let mut direct = new();
+        let mut spools = [0, 1].map(|_| Spool::new(Cursor::new(Vec::new()), codec, Endian::Big, 4096));
+        for cpu in 0..2u8 {
+            direct.cpu(0, cpu.into()).unwrap();
+            direct.sub_buffers(&data(cpu).concat()).unwrap();
+        }
+        let (a, b) = (data(0).concat(), data(1).concat());
+        for (n, at) in [(3, 0), (14, 3), (8, 17)] {
+            spools[0].sub_buffers(&a[at * 4096..(at + n) * 4096]).unwrap();
+            spools[1].sub_buffers(&b[at * 4096..(at + n) * 4096]).unwrap();
+        }
+        spools[1].sub_buffers(&b[25 * 4096..]).unwrap();
+        assert_eq!(spools[1].taken(), 26 * 4096);
+        assert!(spools[0].sub_buffers(&[0; 100]).is_err());
+        let mut spooled = new();
+        for (cpu, s) in spools.into_iter().enumerate() {
+            spooled.cpu(0, cpu as u32).unwrap();
+            spooled.spooled(s.finish().unwrap()).unwrap();
+        }
+        let (want, have) = (direct.finish().unwrap(), spooled.finish().unwrap());
+        assert_eq!(want.1, have.1);
+        assert!(want.0.get_ref() == have.0.get_ref());
+        let mut other = new();
+        other.cpu(0, 0).unwrap();
+        let spool = Spool::new(Cursor::new(Vec::new()), codec, Endian::Little, 4096);
+        assert!(other.spooled(spool.finish().unwrap()).is_err());
+    }
+}

@@ -1,7 +1,7 @@
 //! A small file to send with a bug report: only what its events use, on request without names.
 
 use std::{
-    collections::{BTreeSet, HashMap, hash_map::RandomState},
+    collections::{BTreeSet, HashMap, HashSet, hash_map::RandomState},
     hash::BuildHasher,
     io::{Seek, Write},
 };
@@ -110,6 +110,10 @@ pub fn slim(meta: &mut Metadata, file: &TraceFile, used: &Used) {
         let text = bytes.get(4..).unwrap_or_default();
         let sorted = symbols(text);
         let (first, last) = (sorted.first().map(|s| s.0), sorted.last().map(|s| s.0));
+        // A print fmt may name a symbol, as those of kmem name vmemmap_base.
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let formats = used.events.iter().filter_map(|id| decoder.event(*id));
+        let named: HashSet<&str> = formats.flat_map(|e| e.print_fmt.split(|c| !word(c))).collect();
         let mut kept = Vec::new();
         for line in text.split_inclusive(|b| *b == b'\n') {
             let hex = line.split(|b| *b == b' ').next().unwrap_or_default();
@@ -120,8 +124,12 @@ pub fn slim(meta: &mut Metadata, file: &TraceFile, used: &Used) {
                 let name = name.split(|b| matches!(b, b'\t' | b'\n')).next().unwrap_or_default();
                 decoder.symbols().find(a).is_none_or(|s| s.name == name)
             };
+            let called = || {
+                let name = line.split(|b| matches!(b, b' ' | b'\t' | b'\n')).nth(2).unwrap_or_default();
+                std::str::from_utf8(name).is_ok_and(|n| named.contains(n))
+            };
             let wanted = |a| used.addresses.contains(&a) || Some(a) == first || Some(a) == last;
-            if address.is_none_or(|a| wanted(a) && shown(a)) {
+            if address.is_none_or(|a| wanted(a) && shown(a)) || called() {
                 kept.extend_from_slice(line);
             }
         }

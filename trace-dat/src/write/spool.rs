@@ -46,17 +46,7 @@ impl<F: Write> Spool<F> {
     pub fn new(out: F, codec: Codec, endian: Endian, page_size: u32) -> Spool<F> {
         let page_size = (page_size as usize).max(1);
         let packer = Compressor::new(codec);
-        Spool {
-            out,
-            endian,
-            page_size,
-            packer,
-            fill: Vec::new(),
-            packed: Vec::new(),
-            chunks: 0,
-            size: 0,
-            unpacked: 0,
-        }
+        Spool { out, endian, page_size, packer, fill: Vec::new(), packed: Vec::new(), chunks: 0, size: 0, unpacked: 0 }
     }
 
     /// Appends whole sub-buffers.

@@ -183,8 +183,15 @@ impl<W: Write> Sink for Chrome<W> {
 /// When it cannot be written.
 pub fn export(file: &TraceFile, decoder: &Decoder, output: &Path) -> anyhow::Result<u64> {
     let out = BufWriter::with_capacity(1 << 18, OutputFile::create(output)?);
-    let mut c =
-        Chrome { out, first: true, span: None, running: BTreeMap::new(), scheduler: None, calls: Calls::default(), named: HashSet::new() };
+    let mut c = Chrome {
+        out,
+        first: true,
+        span: None,
+        running: BTreeMap::new(),
+        scheduler: None,
+        calls: Calls::default(),
+        named: HashSet::new(),
+    };
     c.out.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[")?;
     c.put(&name("process_name", (CPUS, 0), "CPUs"))?;
     c.put(&name("process_name", (IDLE, 0), "idle"))?;

@@ -193,8 +193,12 @@ pub fn export(file: &TraceFile, decoder: &Decoder, output: &Path) -> anyhow::Res
     let name = output.file_name().context("the output has no name")?.to_string_lossy().into_owned();
     let dir = output.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let mut ctf =
-        Ctf { dir: dir.clone(), streams: BTreeMap::new(), described: HashSet::new(), metadata: PROLOGUE.to_owned() + &environment(file) };
+    let mut ctf = Ctf {
+        dir: dir.clone(),
+        streams: BTreeMap::new(),
+        described: HashSet::new(),
+        metadata: PROLOGUE.to_owned() + &environment(file),
+    };
     let done = walk(file, decoder, &mut ctf).and_then(|n| ctf.finish().map(|()| n));
     let done = done.and_then(|n| {
         fs::rename(&dir, output).map(|()| n).with_context(|| format!("cannot rename to {}", output.display()))

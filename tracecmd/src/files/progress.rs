@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn short_work_and_no_terminal_show_nothing() {
         let long_ago = Instant::now().checked_sub(Duration::from_secs(5)).unwrap();
-        for (started, terminal, shown) in [(Instant::now(), true, false), (long_ago, false, false), (long_ago, true, true)]
+        for (started, terminal, shown) in
+            [(Instant::now(), true, false), (long_ago, false, false), (long_ago, true, true)]
         {
             let mut p = Progress::starting(100, started, terminal);
             for _ in 0..TICKS {
