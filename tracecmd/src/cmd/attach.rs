@@ -36,6 +36,7 @@ pub fn command() -> Command {
         .arg(
             Arg::new("pids")
                 .value_name("PID")
+                .value_delimiter(',')
                 .num_args(1..)
                 .required(true)
                 .value_parser(value_parser!(u32))
@@ -68,6 +69,8 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
 
     let mut meta = Metadata::of(&host)?;
     let name = guest_path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    // The same guest once more takes the place of what was said of it before.
+    meta.options.retain(|o| o.id != id::GUEST || guest_of(o, &host) != Some(guest_id));
     meta.option(RawOption::guest(&name, guest_id, &vcpus, host.endian()));
 
     let mut guest_meta = Metadata::of(&guest)?;
@@ -100,6 +103,12 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     new_host.commit()?;
     new_guest.commit()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The trace id that a GUEST option names.
+fn guest_of(option: &RawOption, host: &TraceFile) -> Option<u64> {
+    let end = option.data.iter().position(|b| *b == 0)?;
+    host.endian().uint(&option.data, end + 1, 8)
 }
 
 fn trace_id(file: &TraceFile) -> Option<u64> {

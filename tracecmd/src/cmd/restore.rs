@@ -21,7 +21,7 @@ use tracefs::TraceFs;
 use crate::cli::Ctx;
 use crate::files::{self, progress::Progress};
 use crate::plan::{Plan, Verb};
-use crate::tracefile::{self, Extras};
+use crate::tracefile::{self, BufferFacts, Extras};
 
 /// Defines the options.
 pub fn command() -> Command {
@@ -107,8 +107,17 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     meta.cpus = meta.cpus.max(highest);
     let page = u32::try_from(page).ok().filter(|p| *p > 0).unwrap_or(head.page_size);
     let clock = meta.clock();
+    // An instance of this machine that is still there knows its own clock and size.
+    let root = if input.is_none() { Some(TraceFs::at(tracing_dir(m)?)) } else { None };
+    let head_of = |name: &str| {
+        let live = root.as_ref().and_then(|r| r.instance(name).ok()).and_then(|i| BufferFacts::read(&i, false).ok());
+        match live {
+            Some(f) => BufferHead::new(name, f.selected_clock(), u32::try_from(f.subbuf).unwrap_or(page)),
+            None => BufferHead::new(name, clock.clone(), page),
+        }
+    };
     let mut heads = vec![BufferHead::new("", clock.clone(), page)];
-    heads.extend(buffers.keys().filter(|n| !n.is_empty()).map(|n| BufferHead::new(n.as_str(), clock.clone(), page)));
+    heads.extend(buffers.keys().filter(|n| !n.is_empty()).map(|n| head_of(n)));
     let codec = if head.version == FileVersion::V6 { Codec::None } else { head.codec };
     let head = FileHead { codec, ..head };
     let mut writer = Writer::create(&output, head, &meta, heads.clone())?;
@@ -117,7 +126,7 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     for (n, h) in heads.iter().enumerate() {
         let cpus = buffers.get(std::str::from_utf8(&h.name).unwrap_or_default());
         for (cpu, path) in cpus.into_iter().flatten() {
-            copy_raw(&mut writer, (n, *cpu), path, page as usize, &mut progress)?;
+            copy_raw(&mut writer, (n, *cpu), path, h.page_size as usize, &mut progress)?;
         }
     }
     let summary = writer.commit()?;

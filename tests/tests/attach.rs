@@ -1,0 +1,191 @@
+//! `attach`: a host's and a guest's recording, made separately, become a pair; beside what the reference writes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use trace_dat::{
+    Endian, LongSize, TraceFile,
+    compress::Codec,
+    read::option::TypedOption,
+    write::{BufferHead, FileHead, FileVersion, Metadata, RawOption, Writer, option::id},
+};
+use tracecmd_tests::{compare, programs, skip::skip};
+
+const HEADER_PAGE: &str = "\tfield: u64 timestamp;\toffset:0;\tsize:8;\tsigned:0;\n\
+    \tfield: local_t commit;\toffset:8;\tsize:8;\tsigned:1;\n\
+    \tfield: int overwrite;\toffset:8;\tsize:1;\tsigned:1;\n\
+    \tfield: char data;\toffset:16;\tsize:4080;\tsigned:1;\n";
+
+/// An event's format with these fields of four bytes.
+fn format(name: &str, number: u16, fields: &[&str], print: &str) -> String {
+    let common = "\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\
+        \tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;\n\
+        \tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;\n\
+        \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n";
+    let own: String = fields
+        .iter()
+        .enumerate()
+        .map(|(n, f)| format!("\tfield:unsigned int {f};\toffset:{};\tsize:4;\tsigned:0;\n", 8 + 4 * n))
+        .collect();
+    format!("name: {name}\nID: {number}\nformat:\n{common}\n{own}\nprint fmt: {print}\n")
+}
+
+/// A file of one sub-buffer for each CPU; records are event, pid and a word, 1000 ticks apart.
+fn make(path: &Path, cpus: &[&[(u16, u32, u32)]], options: &[RawOption]) {
+    let e = Endian::Little;
+    let mut meta = Metadata::new(e, cpus.len() as u32);
+    meta.header_info(HEADER_PAGE.as_bytes(), b"");
+    meta.ftrace_events::<&[u8]>(&[]);
+    let entry = format("kvm_entry", 301, &["vcpu_id"], "\"vcpu %u\", REC->vcpu_id");
+    let exit = format("kvm_exit", 302, &["vcpu_id"], "\"vcpu %u\", REC->vcpu_id");
+    let other = format("tick", 303, &["n"], "\"n=%u\", REC->n");
+    meta.event_formats(&[("kvm", vec![entry, exit]), ("test", vec![other])]);
+    meta.kallsyms(b"ffffffff81000000 T _text\n");
+    meta.printk_formats(b"");
+    meta.cmdlines(b"70 CPU0\n71 CPU1\n");
+    options.iter().for_each(|o| meta.option(o.clone()));
+    let (version, long_size) = (FileVersion::V7, LongSize::Eight);
+    let head = FileHead { version, endian: e, long_size, page_size: 4096, codec: Codec::Zstd };
+    let mut w = Writer::create(path, head, &meta, vec![BufferHead::new("", "x86-tsc", 4096)]).expect("a writer");
+    for (cpu, records) in cpus.iter().enumerate() {
+        let mut data = Vec::new();
+        for (event, pid, word) in *records {
+            data.extend(e.from_u32(3 | 1000 << 5));
+            data.extend(e.from_u32(u32::from(*event)));
+            data.extend(e.from_u32(*pid));
+            data.extend(e.from_u32(*word));
+        }
+        let mut page = e.from_u64(5_000_000).to_vec();
+        page.extend(e.from_u64(data.len() as u64));
+        page.extend(data);
+        page.resize(4096, 0);
+        w.cpu(0, cpu as u32).expect("a CPU");
+        w.sub_buffers(&page).expect("a sub-buffer");
+    }
+    w.commit().expect("a file");
+}
+
+/// A host and a guest that it runs: threads 70 and 71 are its virtual CPUs 0 and 1.
+fn pair(dir: &Path) -> (PathBuf, PathBuf) {
+    let e = Endian::Little;
+    let (host, guest) = (dir.join("trace.dat"), dir.join("trace-guest.dat"));
+    make(
+        &host,
+        &[
+            &[(301, 71, 1), (302, 71, 1), (303, 5, 9), (301, 71, 1)],
+            &[(301, 70, 0), (302, 70, 0), (301, 99, 0), (302, 99, 0)],
+        ],
+        &[
+            RawOption::text(id::TRACECLOCK, "local [x86-tsc]"),
+            RawOption::u64(id::TRACEID, 0x1111, e),
+            RawOption::tsc2nsec(0x80000, 20, 0, e),
+        ],
+    );
+    make(
+        &guest,
+        &[&[(303, 1, 1), (303, 1, 2)], &[(303, 2, 3)]],
+        &[RawOption::text(id::TRACECLOCK, "local [x86-tsc]"), RawOption::u64(id::TRACEID, 0x2222, e)],
+    );
+    (host, guest)
+}
+
+fn attach(program: &Path, words: &[&str], host: &Path, guest: &Path, pids: &[&str]) -> Output {
+    let mut c = Command::new(program);
+    c.arg("attach").args(words).arg(host).arg(guest).args(pids);
+    c.output().expect("the program starts")
+}
+
+/// GUEST, TIME_SHIFT and TSC2NSEC.
+fn ties(path: &Path) -> Vec<TypedOption> {
+    let file = TraceFile::open(path).expect("a readable file");
+    assert!(file.take_warnings().is_empty(), "{}", path.display());
+    let tie =
+        |o: &&TypedOption| matches!(o, TypedOption::Guest(_) | TypedOption::TimeShift(_) | TypedOption::Tsc2Nsec(_));
+    file.options().iter().filter(tie).cloned().collect()
+}
+
+#[test]
+fn a_host_and_a_guest_become_a_pair() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (host, guest) = pair(dir.path());
+    let done = attach(programs::tracecmd(), &["-c", "2", "-s", "-4000,1,0"], &host, &guest, &["70", "71"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let [TypedOption::Tsc2Nsec(_), TypedOption::Guest(g)] = &ties(&host)[..] else { panic!("{:?}", ties(&host)) };
+    assert_eq!((g.trace_id, &g.cpus[..]), (0x2222, &[(0, 70), (1, 71)][..]));
+    let guest_ties = ties(&guest);
+    let shift = guest_ties.iter().find_map(|o| if let TypedOption::TimeShift(s) = o { Some(s) } else { None });
+    let shift = shift.expect("a shift");
+    assert_eq!((shift.peer, shift.cpus.len()), (0x1111, 2));
+    for cpu in &shift.cpus {
+        assert_eq!(
+            (&cpu.times[..], &cpu.offsets[..], &cpu.scalings[..], &cpu.fractions[..]),
+            (&[0][..], &[-4000][..], &[1][..], &[0][..])
+        );
+    }
+    assert!(guest_ties.iter().any(|o| matches!(o, TypedOption::Tsc2Nsec(t) if (t.mult, t.shift) == (0x80000, 20))));
+    // Both reports, and the one of the two together, are the reference's.
+    match programs::reference() {
+        Ok(reference) => {
+            for f in [&host, &guest] {
+                compare::same_reports(reference, programs::tracecmd(), f, &["", "-R", "-t"])
+                    .unwrap_or_else(|e| panic!("{e}"));
+            }
+            let both = format!("-i {}", host.display());
+            compare::same_reports(reference, programs::tracecmd(), &guest, &[&both]).unwrap_or_else(|e| panic!("{e}"));
+        }
+        Err(reason) => skip("a_host_and_a_guest_become_a_pair (reports)", reason),
+    }
+    // A second time replaces the guest's options and adds no second guest.
+    let done = attach(programs::tracecmd(), &["-s", "8", "-s", "9"], &host, &guest, &["70,71"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(ties(&host).len(), 2);
+    let offsets = ties(&guest).into_iter().find_map(|o| {
+        if let TypedOption::TimeShift(s) = o {
+            Some(s.cpus.iter().map(|c| c.offsets[0]).collect::<Vec<_>>())
+        } else {
+            None
+        }
+    });
+    assert_eq!(offsets, Some(vec![8, 9]), "each -s is for one CPU");
+}
+
+/// The options that the reference writes for the same command line.
+#[test]
+fn the_reference_writes_the_same_options() {
+    let reference = match programs::reference() {
+        Ok(path) => path,
+        Err(reason) => return skip("the_reference_writes_the_same_options", reason),
+    };
+    let (a, b) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (ours, theirs) = (pair(a.path()), pair(b.path()));
+    let words = ["-c", "2", "-s", "-4000,1,0"];
+    for (program, (host, guest)) in [(programs::tracecmd(), &ours), (reference, &theirs)] {
+        let done = attach(program, &words, host, guest, &["70", "71"]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    assert_eq!(ties(&ours.0), ties(&theirs.0));
+    assert_eq!(ties(&ours.1), ties(&theirs.1));
+    for (mine, other) in [(&ours.0, &theirs.0), (&ours.1, &theirs.1)] {
+        let text = |f: &Path| compare::report(programs::tracecmd(), "", f).text;
+        assert_eq!(compare::first_difference(&text(other), &text(mine)), None);
+    }
+}
+
+#[test]
+fn what_lacks_something_stays_as_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (host, guest) = pair(dir.path());
+    let before = [&host, &guest].map(|f| fs::read(f).expect("a file"));
+    for (words, files, pids, why) in [
+        (&["-s", "1"][..], [&guest, &guest], &["70"][..], "TSC2NSEC"),
+        (&["-s", "1"], [&host, &guest], &["4242"], "kvm_entry"),
+        (&["-s", "x"], [&host, &guest], &["70"], "number"),
+        (&["-c", "3", "-s", "1", "-s", "2"], [&host, &guest], &["70"], "3 CPUs"),
+    ] {
+        let done = attach(programs::tracecmd(), words, files[0], files[1], pids);
+        let text = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!done.status.success() && text.contains(why), "{words:?}: {text}");
+    }
+    assert!([&host, &guest].map(|f| fs::read(f).expect("a file")) == before);
+}
