@@ -93,10 +93,11 @@ fn the_reference_reads_pieces() {
         let whole = body(programs::tracecmd(), &fixture);
         let lines = whole.split(|b| *b == b'\n').count() as u64;
         let dir = tempfile::tempdir().expect("a directory");
-        let size = (lines / 3).max(1).to_string();
+        let size = (lines / 6).max(1).to_string();
         good(&["split", "-r", "-e", &size], &fixture, &dir.path().join("p"));
         let pieces = names(dir.path());
-        assert!(pieces.len() >= 2 && pieces[0] == "p.0001" && pieces[1] == "p.0002", "{pieces:?}");
+        let what = fixture.display();
+        assert!(pieces.len() >= 2 && pieces[0] == "p.0001" && pieces[1] == "p.0002", "{what}: {pieces:?}");
         for program in [programs::tracecmd(), reference] {
             let want = if program == reference { body(reference, &fixture) } else { whole.clone() };
             let joined: Vec<u8> = pieces.iter().flat_map(|p| body(program, &dir.path().join(p))).collect();

@@ -6,7 +6,7 @@ pub mod perfetto;
 
 use std::{borrow::Cow, collections::HashMap, path::Path};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use trace_dat::{
     Decoder, Endian, TraceFile,
     format::{Event, Field, FieldFlags},
@@ -256,9 +256,10 @@ pub fn walk(file: &TraceFile, decoder: &Decoder, sink: &mut dyn Sink) -> anyhow:
 /// When something cannot be read or written; nothing remains then.
 pub fn export(file: &TraceFile, format: &str, output: &Path) -> anyhow::Result<u64> {
     let decoder = file.decoder();
+    let place = || format!("cannot write {}", output.display());
     match format {
-        "perfetto" => perfetto::export(file, &decoder, output),
-        "chrome" => chrome::export(file, &decoder, output),
+        "perfetto" => perfetto::export(file, &decoder, output).with_context(place),
+        "chrome" => chrome::export(file, &decoder, output).with_context(place),
         "ctf" => ctf::export(file, &decoder, output),
         _ => bail!("{format} is no format"),
     }
