@@ -132,7 +132,15 @@ impl Shown<'_> {
     /// What a report shows behind the event's name.
     pub fn info(&self) -> String {
         let rec = Record { ts: self.ts, cpu: self.cpu, lost: self.lost, data: self.data, offset: 0 };
-        let cx = PrintCx { dec: self.decoder, event: self.event, rec, ts: self.ts, note: Note::default(), seq: 0 };
+        let cx = PrintCx {
+            dec: self.decoder,
+            event: self.event,
+            rec,
+            reach: self.data,
+            ts: self.ts,
+            note: Note::default(),
+            seq: 0,
+        };
         let mut out = Vec::new();
         self.decoder.print_info(&cx, &mut out);
         String::from_utf8_lossy(&out).into_owned()
