@@ -175,7 +175,7 @@ fn files() -> Vec<(String, Vec<u8>)> {
 /// kind of damage.
 #[test]
 fn every_command_on_damaged_files() {
-    let rounds: u64 = std::env::var("TRACECMD_DAMAGE_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
+    let rounds: u64 = std::env::var("TRACECMD_DAMAGE_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
     let keep = std::env::var_os("TRACECMD_DAMAGE_KEEP").map(PathBuf::from);
     let files = files();
     let dir = tempfile::tempdir().expect("a directory");

@@ -294,7 +294,14 @@ impl CpuStream {
         // Where the data were cut off, the records that are whole count.
         let room = data.len().saturating_sub(self.layout.data_offset);
         let cut = match &error {
-            Error::Commit { .. } if data.len() < self.layout.size && room > 0 => self.layout.endian.uint(data, 0, 8),
+            // A commit that no sub-buffer has says nothing about what is there.
+            Error::Commit { commit, .. }
+                if data.len() < self.layout.size
+                    && room > 0
+                    && *commit <= (self.layout.size - self.layout.data_offset) as u64 =>
+            {
+                self.layout.endian.uint(data, 0, 8)
+            }
             _ => None,
         };
         if !known {

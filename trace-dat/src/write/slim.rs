@@ -277,7 +277,8 @@ pub fn copy_changed<W: Write + Seek>(
     Ok(())
 }
 
-/// Makes what is left of a damaged sub-buffer readable: it ends before the first damaged record, and is emptied when its header is.
+/// Makes what is left of a damaged sub-buffer readable: it ends before the first damaged record, and is emptied when nothing
+/// of it is left.
 ///
 /// Gives whether anything was lost; the next sub-buffer should say so (see [`mark_lost`]).
 pub fn mend(layout: &SubBufLayout, data: &mut Vec<u8>) -> bool {
@@ -296,6 +297,11 @@ pub fn mend(layout: &SubBufLayout, data: &mut Vec<u8>) -> bool {
                 }
             }
         }
+    }
+    if end == layout.data_offset {
+        // Nothing of it is left, or nothing ever was in it.
+        data.clear();
+        return true;
     }
     if damaged {
         set_commit(layout, data, |_| (end - layout.data_offset) as u64);
