@@ -238,10 +238,21 @@ impl Instance {
         self.dir().clear(list.file())?;
         for line in self.functions(list)? {
             let line = line.trim_end();
-            let command = line.strip_suffix(":unlimited").unwrap_or(line);
-            self.dir().append(list.file(), &format!("!{command}\n"))?;
+            self.dir().append(list.file(), &format!("!{}\n", removable(line)))?;
         }
         Ok(())
+    }
+}
+
+/// A function command as the kernel wants it for removal: `:unlimited` is not said, and for a command with a count
+/// (`:count=3`) any number stands in its place (Documentation/trace/ftrace.rst, "Filter commands").
+fn removable(line: &str) -> String {
+    if let Some(command) = line.strip_suffix(":unlimited") {
+        return command.to_owned();
+    }
+    match line.rsplit_once(":count=") {
+        Some((command, count)) if count.bytes().all(|c| c.is_ascii_digit()) => format!("{command}:0"),
+        _ => line.to_owned(),
     }
 }
 

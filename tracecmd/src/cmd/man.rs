@@ -72,7 +72,7 @@ fn page(program: &str, name: &str, command: &Command) -> anyhow::Result<Vec<u8>>
     let mut options = Vec::new();
     man.render_options_section(&mut options)?;
     // A line break beside an empty line is one too many for mandoc.
-    let text = String::from_utf8_lossy(&options).replace(".br\n.sp\n", ".sp\n").replace(".sp\n.br\n", ".sp\n");
+    let text = String::from_utf8_lossy(&options).replace(".br\n\n.br\n", ".sp\n");
     out.extend_from_slice(text.as_bytes());
     if command.get_subcommands().any(|c| !c.is_hide_set()) {
         writeln!(out, ".SH COMMANDS")?;
