@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tracecmd_tests::guest::{self, KERNELS, Kernel};
-use tracecmd_tests::{compare, programs, skip::skip};
+use tracecmd_tests::{
+    compare, programs,
+    skip::{self, skip},
+};
 
 /// One row of a table.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +51,7 @@ fn main() {
         let boot: Arc<OnceLock<Result<PathBuf, String>>> = Arc::default();
         for at in 0..mine.len() {
             let title = format!("{}::{}", kernel.name, mine[at].name);
-            let reason = missing.clone().or(no_reference.map(str::to_owned));
+            let reason = missing.clone().or(no_reference.map(str::to_owned)).or_else(|| skip::open(&title));
             if let (Some(reason), false) = (&reason, args.list) {
                 skip(&title, reason);
             }
