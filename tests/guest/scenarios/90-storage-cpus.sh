@@ -10,7 +10,7 @@ events() { ours report -i $1 2> /dev/null | grep -c ': sched_'; }
 small() { mkdir -p /tmp/small; mount -t tmpfs -o size=20m none /tmp/small; dd if=/dev/zero of=/tmp/small/fill bs=1k count=$1 2> /dev/null; }
 
 # A disk that is full and stays so: an error, tracing is as before, and what is on the disk can be read at once.
-small 19000
+small 16000
 if (cd /tmp/small && ours record -b 512 -e sched -e kmem -e syscalls -o t.dat sh /tmp/busy 5) > full.log 2>&1; then
   echo "a full disk gave status 0"; cat full.log; exit 1
 fi
@@ -28,7 +28,7 @@ cmp full.report restored.report
 umount /tmp/small
 
 # A disk that is full for a while: told once, tried again, and the file is complete but for what the kernel had no room for.
-small 19600
+small 17500
 (sleep 6; rm /tmp/small/fill) &
 ours record --temp /tmp/small -b 512 -e sched -e kmem -o moment.dat sh /tmp/busy 9 > moment.log 2>&1
 wait
