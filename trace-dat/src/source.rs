@@ -138,6 +138,15 @@ impl Source {
         }
     }
 
+    /// Where the next bytes that are not in a hole of the file lie, from `offset` on; the end of the file when there are none.
+    /// `offset` itself where holes cannot be told.
+    pub fn next_data(&self, offset: u64) -> u64 {
+        match &self.inner.bytes {
+            Bytes::File(file) if offset < self.len() => file.next_data(offset, self.len()).max(offset),
+            _ => offset,
+        }
+    }
+
     /// Fills `buf` from `offset`.
     ///
     /// # Errors
@@ -188,6 +197,21 @@ impl ReadAt {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         std::os::unix::fs::FileExt::read_at(&self.0, buf, offset)
     }
+
+    /// The file's own position, which this moves, is used by nobody.
+    #[cfg(target_os = "linux")]
+    fn next_data(&self, offset: u64, end: u64) -> u64 {
+        match rustix::fs::seek(&self.0, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(at) => at,
+            Err(rustix::io::Errno::NXIO) => end,
+            Err(_) => offset,
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn next_data(&self, offset: u64, _end: u64) -> u64 {
+        offset
+    }
 }
 
 #[cfg(not(unix))]
@@ -205,6 +229,10 @@ impl ReadAt {
         let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         file.seek(SeekFrom::Start(offset))?;
         file.read(buf)
+    }
+
+    fn next_data(&self, offset: u64, _end: u64) -> u64 {
+        offset
     }
 }
 

@@ -96,6 +96,36 @@ fn seek_and_tail() {
     }
 }
 
+/// What a time window costs does not grow with the file; of compressed data only the chunks in it are unpacked.
+#[test]
+fn windows_load_only_what_is_in_them() {
+    for (codec, endian) in [(Codec::None, Endian::Little), (Codec::Zstd, Endian::Little), (Codec::Zlib, Endian::Big)] {
+        let mut costs = Vec::new();
+        for n in [20_000, 160_000] {
+            let cpus: Vec<_> = (0..3).map(|c| records(n, 1000, 300, c)).collect();
+            let bytes = Form { codec, endian, ..PLAIN }.file(&cpus);
+            let file = trace_dat::OpenOptions::new().threads(0).open_bytes("made", bytes).unwrap();
+            let all: u64 = cpus.iter().map(|c| PLAIN.subbufs(c).len() as u64).sum();
+            let mut m = file.records(&TimeMap::default());
+            let (from, to) = (cpus[0][n / 2].0, cpus[0][n / 2 + 300].0);
+            m.seek(from);
+            let shown = std::iter::from_fn(|| m.next().map(|r| r.ts)).take_while(|ts| *ts <= to).count();
+            let inside = |c: &Vec<Rec>| c.iter().filter(|r| (from..=to).contains(&r.0)).count();
+            assert_eq!(shown, cpus.iter().map(inside).sum::<usize>());
+            let window = file.data_loaded();
+            m.seek_tail(10);
+            while m.next().is_some() {}
+            let tail = file.data_loaded() - window;
+            // Of plain data pieces of 256 KiB are read at a time, of compressed data chunks of 10 sub-buffers unpacked.
+            let piece = if codec == Codec::None { 256 << 10 } else { 10 * 4096 };
+            assert!(window <= 3 * 3 * piece && tail <= 3 * 3 * piece, "{codec:?}: {window} and {tail} of {all}");
+            costs.push((window, tail, all));
+        }
+        let [(.., small), (window, tail, all)] = costs[..] else { unreachable!() };
+        assert!(all > 7 * small && window < all / 2 && tail < all / 2, "{codec:?} {costs:?}");
+    }
+}
+
 #[test]
 fn corrected_times_decide_the_order() {
     let cpus = vec![records(300, 1 << 40, 1000, 1), records(300, 1 << 40, 1000, 2)];

@@ -327,6 +327,12 @@ impl TraceFile {
         &self.parsed.texts
     }
 
+    /// How much event data was read or unpacked so far, in bytes of sub-buffers: what a walk, a search by time or a look at the
+    /// end cost. The headers of sub-buffers that a search looks at do not count.
+    pub fn data_loaded(&self) -> u64 {
+        self.shared.pool.made()
+    }
+
     /// Warnings that came since the last call: at opening, and from streams.
     pub fn take_warnings(&self) -> Vec<Warning> {
         self.shared.warnings.take()

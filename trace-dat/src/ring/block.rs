@@ -1,6 +1,9 @@
 //! Memory that records lie in: one unpacked chunk, or a piece of the file with whole sub-buffers.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{
+    Arc, Mutex, PoisonError, Weak,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// Buffers that are kept for the next block.
 const KEEP: usize = 64;
@@ -11,9 +14,16 @@ const KEEP_LEN: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     free: Mutex<Vec<Vec<u8>>>,
+    /// Bytes of blocks so far.
+    made: AtomicU64,
 }
 
 impl Pool {
+    /// Bytes that blocks were made of so far: read from plain data, or unpacked.
+    pub fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
+    }
+
     /// A buffer of at least this length; what is in it does not matter.
     pub fn get(&self, len: usize) -> Vec<u8> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,6 +58,7 @@ pub struct Block {
 impl Block {
     pub(crate) fn new(pool: &Arc<Pool>, buf: Vec<u8>, len: usize, base: u64) -> Block {
         let len = len.min(buf.len());
+        pool.made.fetch_add(len as u64, Ordering::Relaxed);
         Block { buf, len, base, pool: Arc::downgrade(pool) }
     }
 

@@ -400,6 +400,25 @@ impl Feed {
         }
     }
 
+    /// The first probe from `index` on that is not all in a hole of the file; `index` itself for compressed data.
+    pub fn probe_behind_hole(&self, index: u64) -> u64 {
+        self.skip_hole(index, self.subbuf_size as u64).0
+    }
+
+    /// The first unit from `unit` on that is not all in a hole of the file, and where `unit` itself lies.
+    pub fn behind_hole(&self, unit: Unit) -> (Unit, Option<u64>) {
+        let (index, place) = self.skip_hole(unit.index, self.window as u64);
+        (Unit { index, ..unit }, place)
+    }
+
+    fn skip_hole(&self, index: u64, size: u64) -> (u64, Option<u64>) {
+        let Data::Plain { offset, .. } = &self.data else { return (index, None) };
+        let place = index.checked_mul(size).and_then(|at| at.checked_add(*offset));
+        let Some(at) = place else { return (index, None) };
+        let data = self.shared.source.next_data(at);
+        (index.saturating_add(data.saturating_sub(at) / size.max(1)), place)
+    }
+
     /// How many indices [`Feed::probe`] has.
     pub fn probes(&self) -> u64 {
         match &self.data {

@@ -124,6 +124,8 @@ pub struct CpuStream {
     any_filled: bool,
     head: Option<Head>,
     subbufs_done: u64,
+    /// Whether the present block had no records so far.
+    blank: bool,
     /// The records of a sub-buffer, for the way back.
     index: back::Index,
 }
@@ -146,6 +148,7 @@ impl CpuStream {
             any_filled: false,
             head: None,
             subbufs_done: 0,
+            blank: false,
             index: back::Index::default(),
         }
     }
@@ -337,12 +340,24 @@ impl CpuStream {
     }
 
     fn enter(&mut self, header: &SubBufHeader) {
+        self.blank &= header.commit == 0;
         self.cut = false;
         self.walk = Walk::new(&self.layout, header);
         self.walk.pos += self.subbuf;
         self.walk.end += self.subbuf;
         if header.lost != Lost::None {
             self.lost = header.lost;
+        }
+    }
+
+    /// Passes over a hole of the file; its sub-buffers count as empty ones.
+    #[cold]
+    fn pass_hole(&mut self) {
+        let (next, place) = self.feed.behind_hole(self.next);
+        let passed = next.index.saturating_sub(self.next.index);
+        if let (1.., Some(place)) = (passed, place) {
+            self.empty.get_or_insert((place, 0)).1 += passed * (self.feed.window / self.feed.subbuf_size.max(1)) as u64;
+            self.next = next;
         }
     }
 
@@ -359,6 +374,10 @@ impl CpuStream {
                     return true;
                 }
                 self.block = None;
+            }
+            if std::mem::replace(&mut self.blank, true) {
+                // Nothing in the last block: it may have been the start of a hole.
+                self.pass_hole();
             }
             let unit = self.next;
             match self.feed.load(unit) {
@@ -487,6 +506,7 @@ impl CpuStream {
         self.lost = Lost::None;
         self.empty = None;
         self.head = None;
+        self.blank = false;
     }
 
     /// Goes to the first record that is not before `ts` (time as stored). False when there is none.
@@ -500,12 +520,14 @@ impl CpuStream {
             let middle = low + (high - low) / 2;
             let mut found = None;
             let mut at = middle;
-            while at < high && at - middle < 64 {
+            let mut left = 64;
+            while at < high && left > 0 {
                 found = self.probe(at);
                 if found.is_some() {
                     break;
                 }
-                at += 1;
+                left -= 1;
+                at = self.feed.probe_behind_hole(at + 1);
             }
             match found {
                 Some(t) if t < ts => low = at.min(high - 1),
