@@ -63,8 +63,8 @@ pub fn test_program(package: &str, test: &str) -> anyhow::Result<PathBuf> {
     anyhow::ensure!(done.status.success(), "test {test} of {package} does not build");
     let text = String::from_utf8(done.stdout)?;
     let messages = text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-    let of_test = messages.filter(|m| m["target"]["name"] == test && m["executable"].is_string());
-    let path = of_test.last().and_then(|m| m["executable"].as_str().map(PathBuf::from));
+    let mut of_test = messages.filter(|m| m["target"]["name"] == test && m["executable"].is_string());
+    let path = of_test.next_back().and_then(|m| m["executable"].as_str().map(PathBuf::from));
     path.ok_or_else(|| anyhow::anyhow!("cargo names no program of test {test} of {package}"))
 }
 

@@ -207,7 +207,7 @@ impl Recording {
             return Ok(Writer::new(Cursor::new(Vec::new()), head, &self.meta, Vec::new())?.finish()?.0.into_inner());
         }
         (head.version, head.codec) = (FileVersion::V6, Codec::None);
-        Ok(tracecmd::net::record::head_v1(head, &self.meta)?)
+        tracecmd::net::record::head_v1(head, &self.meta)
     }
 
     /// Sends everything to `to` and ends. `pace`: pause after each sub-buffer.

@@ -76,9 +76,8 @@ pub fn all(put: &mut Put<'_>) -> Result<()> {
     for sql in SQL {
         put("sqlhist", sql.as_bytes())?;
     }
-    for printk in ["0xffffffff82000000 : \"hello %d\\n\"\n0xffffffff82000010 : \"%s\"\n"] {
-        put("kallsyms", &[&[0; 8], printk.as_bytes()].concat())?;
-    }
+    let printk = "0xffffffff82000000 : \"hello %d\\n\"\n0xffffffff82000010 : \"%s\"\n";
+    put("kallsyms", &[&[0; 8], printk.as_bytes()].concat())?;
     messages(put)?;
     put("btf", &small_btf(true))?;
     put("btf", &small_btf(false))
@@ -173,7 +172,7 @@ fn messages(put: &mut Put<'_>) -> Result<()> {
         v3.extend(all[n].encode()?);
     }
     put("net_msg", &v3)?;
-    put("net_msg", b"\x092\0004096\0001\00010\0use_tcp=10\x17\x08\x44tracing6\0\0\x08")
+    put("net_msg", b"\x092\x00004096\x00001\x000010\0use_tcp=10\x17\x08\x44tracing6\0\0\x08")
 }
 
 /// Two functions with parameters, an integer, a pointer, a typedef and a structure.

@@ -101,7 +101,7 @@ fn shown(fmt: &PrintFmt) -> Vec<Shown> {
                 if spec.star != Star::None {
                     args.next();
                 }
-                let arg = args.next().and_then(|e| only_field(e));
+                let arg = args.next().and_then(only_field);
                 let (field, mask) = (arg.map(|a| a.0), arg.map_or(0, |a| a.1));
                 all.push(Shown { field, mask, spec, conv, prefix, last: n + 1 == count });
                 prefix = false;

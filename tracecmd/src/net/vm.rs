@@ -105,7 +105,7 @@ mod tests {
         assert!(has("qemu\0-device\0vhost-vsock-pci,id=v,guest-cid=12,x=1\0", 12));
         assert!(!has("qemu\0-device\0vhost-vsock-pci,guest-cid=123\0", 12));
         assert!(has("qemu\0-device\0{\"driver\":\"vhost-vsock-pci\",\"guest-cid\":12,\"id\":\"v\"}\0", 12));
-        assert!(has("crosvm\0--cid=12\0", 12) && has("crosvm\0--cid\0=12", 1) == false);
+        assert!(has("crosvm\0--cid=12\0", 12) && !has("crosvm\0--cid\0=12", 1));
         assert!(!has("some cid12 text", 12) && !has("", 12));
     }
 
