@@ -1,6 +1,6 @@
 //! Trace files of any size: many events, many CPUs, every form of the file, with holes where the file system has them.
 //!
-//! A CPU's records are a short script (of [`events`], or taken from a real file) that is repeated with other distances in time.
+//! A CPU's records are a short script (of `events`, or taken from a real file) that is repeated with other distances in time.
 //! The same plan gives the same file.
 //!
 //! ```
