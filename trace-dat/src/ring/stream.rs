@@ -53,6 +53,12 @@ impl<'a> StreamRecord<'a> {
         self.block
     }
 
+    /// The record's bytes and all that lie behind them in the block.
+    #[inline(always)]
+    pub fn more_bytes(&self) -> &'a [u8] {
+        self.block.data().get(self.head.start as usize..).unwrap_or_default()
+    }
+
     /// Where the record's bytes begin in the block.
     #[inline(always)]
     pub fn start(&self) -> usize {
