@@ -217,9 +217,14 @@ impl Decoder {
     /// can go on in parallel. Without it every thread decides by the records that it has seen.
     #[inline]
     pub fn visit(&self, event: &Event, data: &[u8], seq: u64) {
-        if crate::print::prints_raw(self, event) {
+        if self.prints_raw(event) {
             crate::print::visit_raw(self, event, data, seq);
         }
+    }
+
+    /// Whether the records of an event are printed as raw fields: because it was asked for, or its print fmt cannot be understood.
+    pub fn prints_raw(&self, event: &Event) -> bool {
+        crate::print::prints_raw(self, event)
     }
 
     /// Why the print fmt of an event cannot be understood, so that its records are printed as raw fields; `None`: it can.

@@ -4,7 +4,10 @@
 //! `[module]`. It has several megabytes on a usual kernel, so it is kept as it is; only sorted addresses and the places
 //! of the names are stored beside it, and an index by name is made when something asks by name.
 
-use std::sync::OnceLock;
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use crate::Result;
 
@@ -36,6 +39,34 @@ struct Table {
     text: Vec<u8>,
     addrs: Vec<u64>,
     places: Vec<Place>,
+    found: Found,
+}
+
+/// Slots of the memory of addresses that were asked for; a power of two.
+const FOUND: usize = 1 << 12;
+/// Bits of a slot that hold the number of the symbol; the others hold the low bits of the address.
+const NUMBER_BITS: u32 = 20;
+
+/// Which symbol an address was found to lie in: traces ask for the same ones over and over, and a search in a table of a
+/// hundred thousand misses the cache at most of its steps.
+#[derive(Default)]
+struct Found(Box<[AtomicU64]>);
+
+impl std::fmt::Debug for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Found")
+    }
+}
+
+impl Found {
+    fn new() -> Found {
+        Found((0..FOUND).map(|_| AtomicU64::new(u64::MAX)).collect())
+    }
+
+    #[inline(always)]
+    fn slot(&self, addr: u64) -> Option<&AtomicU64> {
+        self.0.get((addr.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize)
+    }
 }
 
 /// The kernel's symbols, read when first asked.
@@ -118,7 +149,7 @@ impl Kallsyms {
     /// behind the start of the last one, whose end is not known.
     pub fn find(&self, addr: u64) -> Option<Symbol<'_>> {
         let table = self.table();
-        table.index(addr).and_then(|i| table.symbol(i))
+        table.index_of(addr).and_then(|i| table.symbol(i))
     }
 
     /// Where the symbol of this name begins; of several the one with the lowest address.
@@ -163,7 +194,7 @@ impl Table {
             at += used;
         }
         sort_by_address(&mut addrs, &mut places);
-        Table { text, addrs, places }
+        Table { text, addrs, places, found: Found::new() }
     }
 
     fn name(&self, i: usize) -> Option<&[u8]> {
@@ -183,6 +214,25 @@ impl Table {
             }),
         };
         Some(Symbol { addr: *self.addrs.get(i)?, name: self.name(i)?, module })
+    }
+
+    /// As [`Table::index`], without a search for an address that was asked for before.
+    #[inline]
+    fn index_of(&self, addr: u64) -> Option<usize> {
+        let slot = self.found.slot(addr)?;
+        let word = slot.load(Ordering::Relaxed);
+        let number = (word & ((1 << NUMBER_BITS) - 1)) as usize;
+        if word >> NUMBER_BITS == addr << NUMBER_BITS >> NUMBER_BITS
+            && let Some([begin, end]) = self.addrs.get(number..number + 2)
+            && (*begin..*end).contains(&addr)
+        {
+            return Some(number);
+        }
+        let number = self.index(addr)?;
+        if number < 1 << NUMBER_BITS {
+            slot.store(addr << NUMBER_BITS | number as u64, Ordering::Relaxed);
+        }
+        Some(number)
     }
 
     /// A plain binary search; its path decides between symbols at one address.

@@ -64,7 +64,10 @@ fn program<'a>(dec: &Decoder, event: &'a Event) -> &'a Program {
 pub(crate) fn info(dec: &Decoder, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     match mode(dec, cx.event) {
-        Mode::Fmt => pretty_at(dec, cx.event, cx.rec.data, cx.seq, out),
+        Mode::Fmt => match program(dec, cx.event) {
+            Program::Ops { ops, nul: false } => return program::run(ops, &Cx::new(dec, cx.rec.data), out),
+            _ => pretty_at(dec, cx.event, cx.rec.data, cx.seq, out),
+        },
         Mode::Plugin(p) => p.print(cx, out),
         Mode::Raw => raw::print(dec, cx.event, cx.rec.data, cx.seq, out),
     }
@@ -81,7 +84,7 @@ pub(crate) fn pretty(dec: &Decoder, event: &Event, data: &[u8], out: &mut Vec<u8
 
 fn pretty_at(dec: &Decoder, event: &Event, data: &[u8], seq: u64, out: &mut Vec<u8>) {
     match program(dec, event) {
-        Program::Ops(ops) => program::run(ops, &Cx::new(dec, data), out),
+        Program::Ops { ops, .. } => program::run(ops, &Cx::new(dec, data), out),
         Program::Bprint(b) => b.print(&Cx::new(dec, data), out),
         Program::Failed(_) => {
             out.extend_from_slice(b"[FAILED TO PARSE]");

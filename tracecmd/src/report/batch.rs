@@ -217,7 +217,9 @@ impl Batch {
     #[inline]
     fn fetch_ahead(&self, i: usize) {
         let from = if i == 0 { 0 } else { i + 2 * AHEAD };
-        fetch_for_write(self.entries.get(from..).map(|e| e.get(..i + 3 * AHEAD - from).unwrap_or(e)).unwrap_or_default());
+        fetch_for_write(
+            self.entries.get(from..).map(|e| e.get(..i + 3 * AHEAD - from).unwrap_or(e)).unwrap_or_default(),
+        );
         let place = |n: usize| self.entries.get(n).map_or(self.data.len(), |e| e.start as usize);
         let from = if i == 0 { 0 } else { place(i + AHEAD) };
         fetch_for_write(self.data.get(from..place(i + 2 * AHEAD)).unwrap_or_default());

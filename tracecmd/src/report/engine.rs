@@ -148,6 +148,7 @@ impl<'a> Pass<'a> {
         self.start();
         let streams = self.streams;
         let mut sequencer = Sequencer::new();
+        let mut raw = RawEvents::default();
         let mut seq = 0u64;
         let mut skip = self.skip;
         let mut shown_ts = None;
@@ -183,9 +184,7 @@ impl<'a> Pass<'a> {
             // From here on the record is the batch's: the merge may be asked for the next one.
             let visit = {
                 let Some(last) = batch.last() else { continue };
-                if let Some(event) = stream.dec.event_of(last.data) {
-                    stream.dec.visit(event, last.data, seq);
-                }
+                raw.visit(stream, &last, seq);
                 sequencer.visit(&stream.dec, &last, seq, || merge.peek().map(|r| r.record()))
             };
             match visit {
@@ -254,6 +253,42 @@ impl<'a> Pass<'a> {
         }
         if extra.lost != Lost::None || extra.boundary.is_some() || extra.wakeup.is_some() || !extra.suffix.is_empty() {
             batch.set_extra(extra);
+        }
+    }
+}
+
+/// Which events are shown as raw fields, whose records are looked at in their order.
+#[derive(Debug, Default)]
+struct RawEvents {
+    /// By input and id: 0 for an event that was not seen yet.
+    known: Vec<Vec<u8>>,
+}
+
+impl RawEvents {
+    const PLAIN: u8 = 1;
+    const RAW: u8 = 2;
+
+    #[inline(always)]
+    fn visit(&mut self, stream: &Stream, record: &trace_dat::Record<'_>, seq: u64) {
+        let Some(id) = record.data.first_chunk::<2>() else { return };
+        let id = usize::from(stream.dec.endian().u16(*id));
+        if self.known.get(stream.input).and_then(|k| k.get(id)) != Some(&Self::PLAIN) {
+            self.look(stream, record, id, seq);
+        }
+    }
+
+    #[cold]
+    fn look(&mut self, stream: &Stream, record: &trace_dat::Record<'_>, id: usize, seq: u64) {
+        let Some(event) = stream.dec.event_of(record.data) else { return };
+        if self.known.len() <= stream.input {
+            self.known.resize(stream.input + 1, vec![0; 1 << 16]);
+        }
+        let Some(known) = self.known.get_mut(stream.input).and_then(|k| k.get_mut(id)) else { return };
+        if *known == 0 {
+            *known = if stream.dec.prints_raw(event) { Self::RAW } else { Self::PLAIN };
+        }
+        if *known == Self::RAW {
+            stream.dec.visit(event, record.data, seq);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Every function appends bytes to a buffer that is used again for the next line: nothing here allocates, asks the
 //! locale or goes through `format!`, because each line of a report passes all of it.
 
-use trace_dat::{Endian, format::Event};
+use trace_dat::{Endian, format::Event, short::ShortText};
 
 /// Text that takes the place of a column when the record's event is not in the file.
 pub const UNKNOWN_EVENT: &[u8] = b"[UNKNOWN EVENT]";
@@ -39,9 +39,16 @@ pub fn push_num_right<N: itoa::Integer>(out: &mut Vec<u8>, n: N, width: usize) {
 #[inline]
 fn push_digits<const N: usize>(out: &mut Vec<u8>, mut n: u32) {
     let mut text = [b'0'; N];
-    for digit in text.iter_mut().rev() {
-        *digit = b'0' + (n % 10) as u8;
-        n /= 10;
+    for two in text.rchunks_mut(2) {
+        match two {
+            [tens, ones] => {
+                let pair = n % 100;
+                n /= 100;
+                (*tens, *ones) = (b'0' + (pair / 10) as u8, b'0' + (pair % 10) as u8);
+            }
+            [one] => *one = b'0' + (n % 10) as u8,
+            _ => {}
+        }
     }
     out.extend_from_slice(&text);
 }
@@ -140,12 +147,12 @@ pub enum TimeFormat {
 #[derive(Debug)]
 pub struct TimeColumn {
     second: u64,
-    text: Vec<u8>,
+    text: ShortText,
 }
 
 impl Default for TimeColumn {
     fn default() -> Self {
-        TimeColumn { second: u64::MAX, text: Vec::with_capacity(24) }
+        TimeColumn { second: u64::MAX, text: ShortText::default() }
     }
 }
 
@@ -170,13 +177,17 @@ impl TimeColumn {
     #[inline]
     fn seconds(&mut self, out: &mut Vec<u8>, second: u64) {
         if self.second != second {
-            self.second = second;
-            self.text.clear();
-            self.text.push(b' ');
-            push_num_right(&mut self.text, second, 5);
-            self.text.push(b'.');
+            self.change(second);
         }
-        out.extend_from_slice(&self.text);
+        self.text.push(out);
+    }
+
+    #[cold]
+    fn change(&mut self, second: u64) {
+        let mut text = vec![b' '];
+        push_num_right(&mut text, second, 5);
+        text.push(b'.');
+        (self.second, self.text) = (second, ShortText::new(&text));
     }
 }
 

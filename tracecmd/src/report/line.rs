@@ -5,6 +5,7 @@ use trace_dat::{
     comm::UNKNOWN,
     format::Event,
     plugin::{Note, PrintCx},
+    short::ShortText,
 };
 
 use super::{
@@ -62,21 +63,19 @@ pub struct Line<'a> {
 
 /// Entries of the cache of `COMM-PID` texts; a power of two.
 const PIDS: usize = 256;
-/// Bytes of a cached text; longer ones are made anew each time.
-const PID_TEXT: usize = 27;
 
-#[derive(Clone, Copy)]
+/// The text of a pid; an empty one for none.
+#[derive(Clone, Default)]
 struct PidText {
     pid: i32,
-    len: u8,
-    text: [u8; PID_TEXT],
+    text: ShortText,
 }
 
 /// An event with its name column.
 #[derive(Clone)]
 struct Named<'a> {
     event: &'a Event,
-    column: Box<[u8]>,
+    column: ShortText,
 }
 
 /// What a thread remembers about one input.
@@ -88,7 +87,7 @@ struct Cache<'a> {
 impl Cache<'_> {
     fn new() -> Self {
         Cache {
-            pids: Pids(Box::new([PidText { pid: 0, len: 0, text: [0; PID_TEXT] }; PIDS])),
+            pids: Pids(Box::new([const { PidText { pid: 0, text: ShortText::EMPTY } }; PIDS])),
             events: Events(Vec::new()),
         }
     }
@@ -119,7 +118,7 @@ impl<'a> Events<'a> {
         if self.0.len() <= usize::from(id) {
             self.0.resize(usize::from(id) + 1, None);
         }
-        *self.0.get_mut(usize::from(id))? = Some(Named { event, column: column.into() });
+        *self.0.get_mut(usize::from(id))? = Some(Named { event, column: ShortText::new(&column) });
         Some(())
     }
 }
@@ -132,20 +131,23 @@ impl Pids {
     #[inline(always)]
     fn push(&mut self, out: &mut Vec<u8>, stream: &Stream, pid: i32, seq: u64, columns: &Columns) {
         let place = &mut self.0[pid as u32 as usize % PIDS];
-        if place.pid == pid && place.len > 0 {
-            out.extend_from_slice(place.text.get(..usize::from(place.len)).unwrap_or_default());
+        if place.pid == pid && !place.text.is_empty() {
+            place.text.push(out);
             return;
         }
+        Self::make(place, out, stream, pid, seq, columns);
+    }
+
+    #[cold]
+    fn make(place: &mut PidText, out: &mut Vec<u8>, stream: &Stream, pid: i32, seq: u64, columns: &Columns) {
         let comm = stream.dec.comms().lookup(pid, seq);
         let start = out.len();
         layout::push_comm_pid(out, comm.unwrap_or(UNKNOWN), pid, columns.latency);
         if columns.guard {
             color::disarm(out, start);
         }
-        let text = out.get(start..).unwrap_or_default();
-        if let (Some(_), Some(kept)) = (comm, place.text.get_mut(..text.len())) {
-            kept.copy_from_slice(text);
-            (place.pid, place.len) = (pid, text.len() as u8);
+        if comm.is_some() {
+            *place = PidText { pid, text: ShortText::new(out.get(start..).unwrap_or_default()) };
         }
     }
 }
@@ -175,7 +177,9 @@ impl<'a> LinePrinter<'a> {
         let columns = &self.columns;
         let rec = &line.rec;
 
-        out.extend_from_slice(&stream.prefix);
+        if !stream.prefix.is_empty() {
+            out.extend_from_slice(&stream.prefix);
+        }
         if let Some(extra) = line.extra {
             push_marks(out, extra, rec.cpu, columns.paint);
         }
@@ -202,7 +206,7 @@ impl<'a> LinePrinter<'a> {
             if columns.ts_diff {
                 layout::push_ts_diff(out, line.diff);
             }
-            out.extend_from_slice(column);
+            column.push(out);
             let info = out.len();
             let cx = PrintCx { dec: &stream.dec, event, rec: *rec, ts: line.ts, note: line.note, seq: line.seq };
             stream.dec.print_info(&cx, out);
