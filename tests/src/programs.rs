@@ -34,7 +34,7 @@ pub fn tracecmd() -> &'static Path {
             return PathBuf::from(path);
         }
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--package", "tracecmd", "--bin", "tracecmd"]).current_dir(workspace());
+        cargo.args(["build", "--quiet", "--workspace", "--bin", "tracecmd"]).current_dir(workspace());
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
@@ -55,7 +55,7 @@ pub fn tracecmd() -> &'static Path {
 /// When it does not build, or cargo names no program.
 pub fn test_program(package: &str, test: &str) -> anyhow::Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["test", "--quiet", "--package", package, "--test", test, "--no-run", "--message-format", "json"]);
+    cargo.args(["test", "--quiet", "--workspace", "--test", test, "--no-run", "--message-format", "json"]);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
