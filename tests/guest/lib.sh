@@ -25,7 +25,14 @@ state() {
 # fresh: tracing as after boot.
 fresh() {
   (
+    set +e # a file that refuses does not keep the rest from being reset
     cd $T || exit 1
+    # Twice: a histogram that takes a variable of another goes before that one.
+    for again in 1 2; do
+      grep -Hs '^[^#]' events/*/*/trigger | sed 's/ \[[a-z]*\]$//; s/:unlimited//' | while IFS= read -r line; do
+        echo "!${line#*trigger:}" >> "${line%%trigger:*}trigger"
+      done
+    done
     echo 0 > tracing_on
     echo nop > current_tracer
     echo 0 > events/enable
@@ -42,7 +49,7 @@ fresh() {
     echo > trace
     echo > error_log
     echo 1 > tracing_on
-  ) 2>/dev/null
+  ) 2>/dev/null || true
 }
 
 # work: something of everything to trace: processes, files, a signal, sleep, the network, a block device.

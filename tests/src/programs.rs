@@ -33,7 +33,7 @@ pub fn tracecmd() -> &'static Path {
         if let Some(path) = std::env::var_os("TRACECMD_BIN") {
             return PathBuf::from(path);
         }
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut cargo = cargo();
         cargo.args(["build", "--quiet", "--workspace", "--bin", "tracecmd"]).current_dir(workspace());
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
@@ -49,12 +49,26 @@ pub fn tracecmd() -> &'static Path {
     })
 }
 
+/// Cargo without the variables that it set for this test: some build scripts (ring's) run again when those change.
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let of_this_test = |name: &str| {
+        ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_", "CARGO_TARGET_TMPDIR"]
+            .iter()
+            .any(|start| name.starts_with(start))
+    };
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_this_test)) {
+        cargo.env_remove(name);
+    }
+    cargo
+}
+
 /// The program of an integration test of another crate, built now in the profile of this test.
 ///
 /// # Errors
 /// When it does not build, or cargo names no program.
 pub fn test_program(package: &str, test: &str) -> anyhow::Result<PathBuf> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = cargo();
     cargo.args(["test", "--quiet", "--workspace", "--test", test, "--no-run", "--message-format", "json"]);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");

@@ -2,7 +2,7 @@
 . /lib.sh
 for who in ours ref; do
   fresh
-  $who record -p function -l vfs_read --func-stack --file-version 6 -o $OUT/$who-v6.dat ls / > $OUT/$who.log 2>&1
+  $who record -p function -l vfs_read --func-stack --file-version 6 -o $OUT/$who-v6.dat wc /init > $OUT/$who.log 2>&1
   fresh
   $who record -e sched:sched_switch -T --compression none -o $OUT/$who-none.dat ls / >> $OUT/$who.log 2>&1
   fresh
