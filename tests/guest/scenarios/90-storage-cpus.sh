@@ -29,8 +29,10 @@ umount /tmp/small
 
 # A disk that is full for a while: told once, tried again, and the file is complete but for what the kernel had no room for.
 small 17500
-(sleep 6; rm /tmp/small/fill) &
-ours record --temp /tmp/small -b 512 -e sched -e kmem -o moment.dat sh /tmp/busy 9 > moment.log 2>&1
+# However slow the guest is: the room comes back when the recorder has said that there is none.
+(n=0; until grep -q 'trying again' moment.log 2> /dev/null || [ $n = 60 ]; do sleep 1; n=$((n + 1)); done; sleep 1; rm /tmp/small/fill) &
+ours record --temp /tmp/small -b 512 -e sched -e kmem -o moment.dat \
+  sh -c 'while [ -e /tmp/small/fill ]; do ls -lR /proc/self > /dev/null 2>&1; done; sh /tmp/busy 2' > moment.log 2>&1
 wait
 cat moment.log
 grep -q 'trying again until the recording ends' moment.log
