@@ -1,4 +1,4 @@
-//! Skipped tests: said aloud and counted, never silent.
+//! Skipped tests: said aloud and counted, never silent. (The live tests of the `tracefs` crate take this file as it is.)
 
 use std::io::Write;
 
@@ -16,18 +16,4 @@ pub fn skip(test: &str, reason: &str) {
         file.and_then(|mut f| f.write_all(line.as_bytes())).expect("the list of skipped tests can be written");
     }
     assert!(std::env::var_os("TRACECMD_NO_SKIP").is_none(), "skipped although TRACECMD_NO_SKIP is set: {line}");
-}
-
-/// Why the guest test TITLE (`KERNEL::NAME`) is known to be open, if it is: `tests/guest/OPEN`, a title and a reason on a line,
-/// where `*` at the end of a title stands for all that begin so. With `TRACECMD_OPEN` set everything runs.
-pub fn open(title: &str) -> Option<String> {
-    if std::env::var_os("TRACECMD_OPEN").is_some() {
-        return None;
-    }
-    let text = std::fs::read_to_string(crate::programs::workspace().join("tests/guest/OPEN")).ok()?;
-    text.lines().filter(|l| !l.starts_with('#')).find_map(|l| {
-        let (name, reason) = l.split_once('\t')?;
-        let hit = name.strip_suffix('*').map_or(name == title, |start| title.starts_with(start));
-        hit.then(|| reason.to_owned())
-    })
 }

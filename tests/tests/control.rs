@@ -12,10 +12,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tracecmd_tests::guest::{self, KERNELS, Kernel};
-use tracecmd_tests::{
-    compare, programs,
-    skip::{self, skip},
-};
+use tracecmd_tests::{compare, programs, skip::skip};
 
 /// One row of a table.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +48,7 @@ fn main() {
         let boot: Arc<OnceLock<Result<PathBuf, String>>> = Arc::default();
         for at in 0..mine.len() {
             let title = format!("{}::{}", kernel.name, mine[at].name);
-            let reason = missing.clone().or(no_reference.map(str::to_owned)).or_else(|| skip::open(&title));
+            let reason = missing.clone().or(no_reference.map(str::to_owned)).or_else(|| guest::open(&title));
             if let (Some(reason), false) = (&reason, args.list) {
                 skip(&title, reason);
             }

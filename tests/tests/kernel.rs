@@ -18,10 +18,7 @@ use std::sync::{Condvar, LazyLock, Mutex, OnceLock};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tracecmd_tests::guest::{self, KERNELS, Kernel};
-use tracecmd_tests::{
-    compare, programs,
-    skip::{self, skip},
-};
+use tracecmd_tests::{compare, programs, skip::skip};
 
 /// What a guest left for one kernel, or why it did not.
 type Boot = OnceLock<Result<PathBuf, String>>;
@@ -37,7 +34,7 @@ fn main() {
     for kernel in KERNELS.into_iter().filter(|k| chosen("TRACECMD_KERNELS", k.name)) {
         for (name, _) in scenarios() {
             let title = format!("{}::{name}", kernel.name);
-            let reason = missing.clone().or(no_reference.map(str::to_owned)).or_else(|| skip::open(&title));
+            let reason = missing.clone().or(no_reference.map(str::to_owned)).or_else(|| guest::open(&title));
             if let (Some(reason), false) = (&reason, args.list) {
                 skip(&title, reason);
             }

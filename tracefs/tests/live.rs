@@ -10,6 +10,15 @@ use tracefs::{
     Journal, MappedCpu, Marker, PidList, RawMarker, Settings, SnapshotAction, Sql, TraceFs, TracePipe, Trigger, Wait,
 };
 
+#[path = "../../tests/src/skip.rs"]
+mod skip;
+
+/// Notes that the test of this thread, or a part of it, cannot run here.
+fn skipped(why: impl std::fmt::Display) {
+    let thread = std::thread::current();
+    skip::skip(&format!("tracefs live {}", thread.name().unwrap_or("main")), &why.to_string());
+}
+
 /// An instance that goes with the test.
 struct Own(Option<Instance>);
 
@@ -32,7 +41,7 @@ fn own(name: &str) -> Option<(Own, Instance)> {
     match made {
         Ok(i) => Some((Own(Some(i.clone())), i)),
         Err(e) => {
-            eprintln!("skipped: {e}");
+            skipped(e);
             None
         }
     }
@@ -119,7 +128,7 @@ fn raw_data_three_ways() {
         let mut m = match MappedCpu::open(&i, cpu) {
             Ok(m) => m,
             Err(e @ Error::Unsupported { .. }) => {
-                eprintln!("skipped: {e}");
+                skipped(e);
                 return;
             }
             Err(e) => panic!("{e}"),
@@ -148,7 +157,7 @@ fn probes() {
     for e in events {
         match fs.create_dynevent(&e) {
             Ok(()) => made.push(e),
-            Err(x @ (Error::Unsupported { .. } | Error::Lockdown { .. })) => eprintln!("skipped {e}: {x}"),
+            Err(x @ (Error::Unsupported { .. } | Error::Lockdown { .. })) => skipped(format!("{e}: {x}")),
             Err(x) => panic!("{e}: {x}"),
         }
     }
@@ -185,7 +194,7 @@ fn histogram_built_and_read_back() {
     hist.size = Some(1024);
     hist.filter = Some("pid > 0".into());
     if let Err(e) = i.start_hist(s, e, &hist) {
-        return eprintln!("skipped: {e}");
+        return skipped(e);
     }
     work();
     let shown = i.triggers(s, e).unwrap();
@@ -221,7 +230,7 @@ fn synthetic_event_from_sql() {
     let top = i.root().top();
     let before = Settings::read(&top).unwrap();
     if let Err(e) = synth.create(&i) {
-        return eprintln!("skipped: {e}");
+        return skipped(e);
     }
     assert!(synth.create(&i).is_err(), "it is there already");
     let found = i.root().find_dynevent("synthetic", &name).unwrap().unwrap();
@@ -261,7 +270,7 @@ fn actions_of_histograms() {
         ..Hist::default()
     };
     if let Err(e) = i.start_hist("sched", "sched_waking", &first) {
-        return eprintln!("skipped: {e}");
+        return skipped(e);
     }
     for handler in [Handler::Max as fn(String) -> Handler, Handler::Change] {
         let hist = second(handler);
@@ -363,7 +372,7 @@ fn every_kind_of_dynamic_event() {
                 if !matches!(x, Error::Refused { .. })
                     || matches!(e.kind(), DynEventKind::Fprobe | DynEventKind::Tprobe | DynEventKind::Eprobe) =>
             {
-                eprintln!("skipped {e}: {x}");
+                skipped(format!("{e}: {x}"));
                 continue;
             }
             Err(x) => panic!("{e}: {x}"),
@@ -395,7 +404,7 @@ fn every_kind_of_dynamic_event() {
     assert!(fs.dynevents(&DynEventKind::ALL, Some(&g)).unwrap().is_empty());
     match fs.create_dynevent(&Kprobe::new("no_such_function_here").named(&g, "x").into()) {
         Err(Error::Refused { log, .. }) => assert!(log.contains("no_such_function_here"), "{log}"),
-        Err(x @ (Error::Unsupported { .. } | Error::Lockdown { .. })) => eprintln!("skipped: {x}"),
+        Err(x @ (Error::Unsupported { .. } | Error::Lockdown { .. })) => skipped(format!("{x}")),
         other => panic!("{other:?}"),
     }
 }
@@ -405,7 +414,7 @@ fn function_lists() {
     let Some((_own, i)) = own("tracefs-func") else { return };
     let list = |texts: &[&str]| texts.iter().map(|t| FuncPattern::new(t, None).unwrap()).collect::<Vec<_>>();
     if let Err(e) = i.set_functions(FuncList::Filter, &list(&["vfs_re*", "^vfs_(write|open)$"]), false) {
-        return eprintln!("skipped: {e}");
+        return skipped(e);
     }
     let mut want = i.matching_functions(&FuncPattern::new("^vfs_(re.*|write|open)$", None).unwrap()).unwrap();
     want.sort();
@@ -473,7 +482,7 @@ fn snapshot_markers_and_lines() {
             i.snapshot(SnapshotAction::Free, None).unwrap();
             assert!(!i.has_snapshot().unwrap());
         }
-        Err(e) => eprintln!("skipped: {e}"),
+        Err(e) => skipped(e),
     }
     let mut pipe = TracePipe::open(&i, None).unwrap();
     let stop = pipe.stop_handle();
@@ -500,7 +509,7 @@ fn sizes_clocks_masks_names() {
     for clock in i.clocks().unwrap() {
         match i.set_clock(&clock) {
             Ok(()) => assert_eq!(i.clock().unwrap(), clock),
-            Err(e) => eprintln!("skipped clock {clock}: {e}"),
+            Err(e) => skipped(format!("clock {clock}: {e}")),
         }
     }
     i.set_buffer_size_kb(64, None).unwrap();
@@ -512,7 +521,7 @@ fn sizes_clocks_masks_names() {
             i.set_subbuf_size_kb(8).unwrap();
             assert_eq!((i.subbuf_size_kb().unwrap(), i.subbuf_size().unwrap()), (Some(8), 8192));
         }
-        other => eprintln!("skipped: sub-buffers of {other:?} kB"),
+        other => skipped(format!("sub-buffers of {other:?} kB")),
     }
     let first = CpuSet::from_list("0").unwrap();
     i.set_cpumask(Some(&first)).unwrap();

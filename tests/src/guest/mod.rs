@@ -195,3 +195,17 @@ fn which(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|d| d.join(tool)).find(|p| p.is_file())
 }
+
+/// Why the guest test TITLE (`KERNEL::NAME`) is known to be open, if it is: `tests/guest/OPEN`, a title and a reason on a line,
+/// where `*` at the end of a title stands for all that begin so. With `TRACECMD_OPEN` set everything runs.
+pub fn open(title: &str) -> Option<String> {
+    if std::env::var_os("TRACECMD_OPEN").is_some() {
+        return None;
+    }
+    let text = std::fs::read_to_string(crate::programs::workspace().join("tests/guest/OPEN")).ok()?;
+    text.lines().filter(|l| !l.starts_with('#')).find_map(|l| {
+        let (name, reason) = l.split_once('\t')?;
+        let hit = name.strip_suffix('*').map_or(name == title, |start| title.starts_with(start));
+        hit.then(|| reason.to_owned())
+    })
+}
