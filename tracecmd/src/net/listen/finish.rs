@@ -32,6 +32,8 @@ pub struct Finished {
     pub bytes: u64,
     /// No file could be made, but what came is still there.
     pub pieces_kept: bool,
+    /// Sub-buffers that were sent and did not arrive, where the client says how many it sent.
+    pub lost: u64,
     /// Lines for the log.
     pub log: Vec<String>,
 }
@@ -50,10 +52,10 @@ impl Job {
         if c.announced.is_none() {
             // It never got to a recording: at most its files were made.
             self.remove_pieces();
-            return Finished { file: None, bytes: c.bytes(), pieces_kept, log };
+            return Finished { file: None, bytes: c.bytes(), pieces_kept, lost: 0, log };
         }
         let last = LastWords::decode(&c.last_words);
-        self.counts(&last, &mut log);
+        let lost = self.counts(&last, &mut log);
         let file = match self.write(&last) {
             Ok((path, summary)) => {
                 for (cpu, s) in summary.buffers.iter().flat_map(|b| b.cpus.iter().enumerate()) {
@@ -81,14 +83,16 @@ impl Job {
                 None
             }
         };
-        Finished { file, bytes: c.bytes(), pieces_kept, log }
+        Finished { file, bytes: c.bytes(), pieces_kept, lost, log }
     }
 
-    /// Losses and damage, CPU by CPU.
-    fn counts(&self, last: &LastWords, log: &mut Vec<String>) {
+    /// Tells losses and damage, CPU by CPU; gives the sub-buffers lost on the way.
+    fn counts(&self, last: &LastWords, log: &mut Vec<String>) -> u64 {
+        let mut all_lost = 0;
         for (cpu, d) in self.client.cpus.iter().enumerate() {
             let n = d.counts;
             let lost = last.sent.get(cpu).map_or(0, |sent| sent.saturating_sub(n.subbufs + n.damaged));
+            all_lost += lost;
             for (count, what) in [
                 (lost, "sub-buffers lost on the way"),
                 (n.damaged, "damaged sub-buffers left out"),
@@ -102,6 +106,7 @@ impl Job {
                 }
             }
         }
+        all_lost
     }
 
     fn write(&self, last: &LastWords) -> Result<(PathBuf, Summary)> {

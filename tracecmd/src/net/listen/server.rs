@@ -115,6 +115,11 @@ pub struct Server {
     finishing: usize,
     /// Bytes of recordings that have ended.
     done_bytes: u64,
+    /// Counts of recordings that have ended, and sub-buffers that never arrived.
+    done: Counts,
+    lost: u64,
+    /// Files that are complete.
+    files: u64,
     buf: Vec<u8>,
     ending: bool,
     progress: Option<indicatif::ProgressBar>,
@@ -168,6 +173,9 @@ impl Server {
             finished: unbounded(),
             finishing: 0,
             done_bytes: 0,
+            done: Counts::default(),
+            lost: 0,
+            files: 0,
             buf: vec![0; BUF],
             ending: false,
             progress,
@@ -331,6 +339,8 @@ impl Server {
         }
         while let Ok(f) = self.finished.1.try_recv() {
             self.finishing -= 1;
+            self.files += u64::from(f.file.is_some());
+            self.lost += f.lost;
             if f.file.is_none() && !f.pieces_kept {
                 self.done_bytes = self.done_bytes.saturating_sub(f.bytes);
             }
@@ -371,9 +381,25 @@ impl Server {
         let Some(mut c) = self.clients.remove(&id) else { return };
         match self.control_of(id, &mut c, flags) {
             Ok(()) => {}
-            Err(e) => self.in_trouble(&mut c, e),
+            Err(e) => {
+                self.in_trouble(&mut c, e);
+                self.last_chance(id, &mut c);
+            }
         }
         self.keep(id, c);
+    }
+
+    /// The peer is gone: connections for data that it made before are taken, others are not waited for.
+    fn last_chance(&mut self, id: u32, c: &mut Client) {
+        for cpu in 0..c.cpus.len() {
+            if matches!(c.cpus[cpu].port, Port::Waiting(_))
+                && (self.data_of(id, c, cpu as u32).is_err() || matches!(c.cpus[cpu].port, Port::Waiting(_)))
+                && let Some(fd) = c.cpus[cpu].fd()
+            {
+                let _ = self.epoll.delete(fd);
+                c.cpus[cpu].port = Port::Closed;
+            }
+        }
     }
 
     fn control_of(&mut self, id: u32, c: &mut Client, flags: EpollFlags) -> Result<(), String> {
@@ -682,6 +708,7 @@ impl Server {
         self.forget_control(&mut c);
         self.stop_data(&mut c);
         self.done_bytes += c.bytes();
+        self.done.add(&c.counts());
         let job = Job::of(c);
         let (done, wake) = (self.finished.0.clone(), Arc::clone(&self.wake));
         self.finishing += 1;
@@ -716,25 +743,35 @@ impl Server {
         }
     }
 
+    /// One line of progress: who records now, and what came since the start.
     fn show(&self) {
         let Some(bar) = &self.progress else { return };
-        let mut sum = Counts::default();
+        let mut sum = self.done;
         for c in self.clients.values() {
             sum.add(&c.counts());
         }
+        let plural = |n: usize| if n == 1 { "" } else { "s" };
+        let n = self.clients.len();
         let mut text = format!(
-            "{} clients, {} events, {} received",
-            self.clients.len(),
+            "{n} client{}, {} events, {} received",
+            plural(n),
             indicatif::HumanCount(sum.events),
             indicatif::HumanBytes(sum.bytes)
         );
-        for (count, what) in [(sum.damaged, "damaged"), (sum.short, "cut off"), (sum.reordered, "late")] {
+        for (count, what) in
+            [(self.lost, "lost"), (sum.damaged, "damaged"), (sum.short, "cut off"), (sum.reordered, "late")]
+        {
             if count > 0 {
-                let _ = write!(text, ", {count} sub-buffers {what}");
+                let _ = write!(text, ", {count} sub-buffer{} {what}", plural(count as usize));
             }
         }
-        if self.finishing > 0 {
-            let _ = write!(text, ", {} files being completed", self.finishing);
+        if sum.overrun > 0 {
+            let _ = write!(text, ", {} datagram{} dropped", sum.overrun, plural(sum.overrun as usize));
+        }
+        for (count, what) in [(self.files, "complete"), (self.finishing as u64, "being completed")] {
+            if count > 0 {
+                let _ = write!(text, ", {count} file{} {what}", plural(count as usize));
+            }
         }
         bar.set_message(text);
         bar.tick();
