@@ -103,7 +103,7 @@ fn run_all(kernel: Kernel) -> anyhow::Result<PathBuf> {
     for (name, text) in scenarios() {
         // A subshell each: a scenario that fails does not end the others, and the time it took is known.
         script += &format!(
-            "mkdir -p /out/{name}; export OUT=/out/{name}; s=$(date +%s)\n\
+            "mkdir -p /out/{name}; export OUT=/out/{name}; s=$(date +%s); echo {name} > /dev/console\n\
              ( set -e\n{text}\n) > $OUT/log 2>&1; echo $? > $OUT/status; echo {name} $(($(date +%s) - s)) s\n"
         );
     }

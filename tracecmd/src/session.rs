@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use tracefs::{EventTarget, FuncList, FuncPattern, Instance, Journal, PidList, TraceFs};
@@ -407,9 +408,15 @@ impl Session {
         self.end()
     }
 
-    /// Nothing is undone, neither now nor later.
+    /// What was asked for stays, now and later. That our own threads were left out does not: nobody asked for that.
     pub fn keep(&mut self) {
-        self.journal.keep();
+        let of_threads = |path: &Path| path.file_name().is_some_and(|n| n.to_string_lossy().ends_with("_notrace_pid"));
+        if let Err(e) = self.journal.forget(|undo| !of_threads(undo.path())) {
+            log::warn!("{}", causes(&e));
+        }
+        for e in self.journal.undo() {
+            log::warn!("not brought back: {}", causes(&e));
+        }
         self.ending = Ending::Done;
     }
 

@@ -146,6 +146,11 @@ impl TraceFs {
     pub fn readme_has(&self, text: &str) -> bool {
         self.dir.read("README").is_ok_and(|t| t.contains(text))
     }
+
+    /// True when actions of histograms may be written `trace(NAME,...)` (kernel 5.1 and later).
+    pub fn knows_trace_action(&self) -> bool {
+        self.readme_has("trace(<synthetic_event>,param list)")
+    }
 }
 
 /// The debugfs directory: mounted already, or mounted now at [`DEBUG_DIR`].

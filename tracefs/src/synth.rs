@@ -48,6 +48,7 @@ pub struct Synth {
     actions: Vec<(Handler, Action)>,
     start_filter: Option<String>,
     end_filter: Option<String>,
+    trace_keyword: bool,
 }
 
 /// Fields that every event has for histograms, by the name that SQL has for them: histogram field and type.
@@ -87,7 +88,14 @@ impl Synth {
             actions: Vec::new(),
             start_filter: None,
             end_filter: None,
+            trace_keyword: false,
         })
+    }
+
+    /// Whether the action is written `trace(NAME,...)` (kernel 5.1 and later, see [`TraceFs::knows_trace_action`]), else
+    /// `NAME(...)`, which all kernels take.
+    pub fn set_trace_keyword(&mut self, on: bool) {
+        self.trace_keyword = on;
     }
 
     /// The event of one side.
@@ -273,6 +281,11 @@ impl Synth {
             let on = Handler::Match { system: self.start.system.clone(), event: self.start.name.clone() };
             actions.push((on, self.call()));
         }
+        for (_, action) in &mut actions {
+            if let Action::Trace { keyword, .. } = action {
+                *keyword = self.trace_keyword;
+            }
+        }
         Hist {
             keys: self.end_keys.iter().map(|k| HistField::new(k, Modifier::None)).collect(),
             vars: self.end_vars.clone(),
@@ -289,6 +302,13 @@ impl Synth {
         Err(Error::Invalid("a synthetic event needs a pair of matching fields and at least one field".into()))
     }
 
+    /// The histogram on the second event in the words that this kernel takes.
+    fn end_hist_for(&self, instance: &Instance) -> String {
+        let mut here = self.clone();
+        here.trace_keyword |= instance.root().knows_trace_action();
+        here.end_hist().to_string()
+    }
+
     /// Makes all of it in the kernel: the event, then the trigger of the first event, then that of the second. When one
     /// step fails the former ones are taken back.
     pub fn create(&self, instance: &Instance) -> Result<()> {
@@ -301,7 +321,7 @@ impl Synth {
             let _ = root.remove_dynevent(&event, false);
             return Err(e);
         }
-        if let Err(e) = instance.add_trigger(&self.end.system, &self.end.name, &self.end_hist().to_string()) {
+        if let Err(e) = instance.add_trigger(&self.end.system, &self.end.name, &self.end_hist_for(instance)) {
             let _ = instance.remove_trigger(&self.start.system, &self.start.name, &start);
             let _ = root.remove_dynevent(&event, false);
             return Err(e);
@@ -316,7 +336,7 @@ impl Synth {
             Err(e) if e.is_missing() => {}
             other => other?,
         }
-        instance.remove_trigger(&self.end.system, &self.end.name, &self.end_hist().to_string())?;
+        instance.remove_trigger(&self.end.system, &self.end.name, &self.end_hist_for(instance))?;
         instance.remove_trigger(&self.start.system, &self.start.name, &self.start_hist().to_string())?;
         instance.root().remove_dynevent(&DynEvent::Synth(self.synth_event()), true)
     }

@@ -17,7 +17,7 @@ one() {
   export DURING=$dir/during STATUS=$dir/status STDOUT=$dir/stdout
   case $2 in ref) C=trace-cmd PATH=/bin:/usr/bin ;; ours) C=tracecmd PATH=/link:/bin:/usr/bin ;; esac
   export C PATH
-  timeout -s KILL 40 sh -c "$3" > stdout 2> stderr < /dev/null
+  timeout -s KILL 90 sh -c "$3" > stdout 2> stderr < /dev/null
   echo $? > status
   kernel-state dump > after
 }

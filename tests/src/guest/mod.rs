@@ -47,7 +47,8 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cpus: 2, memory_mb: 1536, limit: Duration::from_secs(900), network: false }
+        let seconds = std::env::var("TRACECMD_GUEST_LIMIT").ok().and_then(|s| s.parse().ok()).unwrap_or(900);
+        Self { cpus: 2, memory_mb: 1536, limit: Duration::from_secs(seconds), network: false }
     }
 }
 

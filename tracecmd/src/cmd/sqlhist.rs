@@ -104,6 +104,9 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
         },
     };
     let old_file = other.is_none() && !fs.dir().exists("dynamic_events") && fs.dir().exists("synthetic_events");
+    if let Sql::Synth(s) = &mut sql {
+        s.set_trace_keyword(TraceFs::at(&top).knows_trace_action());
+    }
     let dir = match &instance {
         Some(name) => top.join("instances").join(name),
         None => top,
