@@ -394,7 +394,7 @@ impl<'a> Proto<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Builds small BTF data.

@@ -2,7 +2,10 @@
 
 use crate::{
     LongSize,
-    format::{Field, FieldFlags},
+    format::{
+        Field, FieldFlags,
+        lexer::{Lexer, Token},
+    },
 };
 
 /// Bytes of a C type by its name, 0 when it is not known.
@@ -69,6 +72,63 @@ pub(crate) fn number(text: &str) -> Option<u64> {
     any.then(|| if neg { v.wrapping_neg() } else { v })
 }
 
+/// Type, name and array bounds of a declaration: `char comm[16]`, `__data_loc char[] name`.
+///
+/// Words and `*`, of which the last is the name; then brackets, of which the last token counts, 0 when it is no number. What stood
+/// before brackets that a name follows belongs to the type. Anything else (two pairs of brackets, bit fields, functions) is
+/// refused as the reference does, so that both show records of such an event as unknown.
+fn declaration(decl: &str) -> Result<(String, String, Option<u64>), &'static str> {
+    const NAME: &str = "a field without type or name";
+    let mut lex = Lexer::new(decl);
+    let mut words: Vec<&str> = Vec::new();
+    let mut t = lex.next()?;
+    while let Token::Item(word) | Token::Op(word @ "*") = t {
+        words.push(word);
+        t = lex.next()?;
+    }
+    if words.first() == Some(&"*") {
+        return Err(NAME);
+    }
+    let name = words.pop().filter(|_| !words.is_empty()).ok_or(NAME)?;
+    if t == Token::End {
+        return Ok((type_text(&words), name.to_owned(), None));
+    }
+    if !t.is_op("[") {
+        return Err("a declaration that is not understood");
+    }
+    let mut bound = 0;
+    loop {
+        match lex.next()? {
+            Token::Op("]") => break,
+            Token::End => return Err("a bracket that is not closed"),
+            Token::Item(n) => bound = number(n).unwrap_or(0),
+            _ => bound = 0,
+        }
+    }
+    match lex.next()? {
+        Token::End => Ok((type_text(&words), name.to_owned(), Some(bound))),
+        Token::Item(real) if lex.next()? == Token::End => {
+            words.push(name);
+            let brackets = if bound == 0 { "[]".to_owned() } else { format!("[{bound}]") };
+            Ok((type_text(&words) + &brackets, real.to_owned(), Some(bound)))
+        }
+        _ => Err("an array of arrays"),
+    }
+}
+
+/// Words of a type as one text: `unsigned long`, `struct file *`.
+fn type_text(words: &[&str]) -> String {
+    let mut text = String::new();
+    for w in words {
+        // `**` stays together.
+        if !(text.is_empty() || *w == "*" && text.ends_with('*')) {
+            text.push(' ');
+        }
+        text.push_str(w);
+    }
+    text
+}
+
 /// Parses what stands behind `field:` in a line: `char comm[16];\toffset:8;\tsize:16;\tsigned:0;`.
 pub(crate) fn parse(line: &str, long: LongSize) -> Result<Field, &'static str> {
     let mut parts = line.split(';');
@@ -88,6 +148,7 @@ pub(crate) fn parse(line: &str, long: LongSize) -> Result<Field, &'static str> {
     let offset = usize::try_from(offset).ok().filter(|v| *v <= 1 << 20).ok_or("a field's offset is too large")?;
     let size = usize::try_from(size).ok().filter(|v| *v <= 1 << 20).ok_or("a field's size is too large")?;
 
+    let (mut type_text, name, bounds) = declaration(decl)?;
     let mut flags = FieldFlags::empty();
     if signed.unwrap_or(0) != 0 {
         flags |= FieldFlags::SIGNED;
@@ -95,35 +156,13 @@ pub(crate) fn parse(line: &str, long: LongSize) -> Result<Field, &'static str> {
     if decl.contains('*') {
         flags |= FieldFlags::POINTER;
     }
-    // The name is the last word; brackets behind it are its array bounds, brackets before it belong to the type.
-    let (head, mut bounds) = match decl.strip_suffix(']') {
-        Some(d) => match d.rfind('[') {
-            Some(at) => (d.get(..at).unwrap_or(""), Some(d.get(at + 1..).unwrap_or(""))),
-            None => (decl, None),
-        },
-        None => (decl, None),
-    };
-    let head = head.trim_end();
-    let start = head.rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).map_or(0, |at| at + 1);
-    let name = head.get(start..).unwrap_or("");
-    if name.is_empty() {
-        return Err("a field without name");
-    }
-    let mut type_text = head.get(..start).unwrap_or("").trim_end().to_owned();
     if type_text.starts_with("__data_loc") {
         flags |= FieldFlags::DYNAMIC;
     } else if type_text.starts_with("__rel_loc") {
         flags |= FieldFlags::DYNAMIC | FieldFlags::RELATIVE;
     }
-    if type_text.contains('[') {
-        flags |= FieldFlags::ARRAY;
-    }
     if bounds.is_some() {
         flags |= FieldFlags::ARRAY;
-        if flags.contains(FieldFlags::DYNAMIC) {
-            type_text.push_str("[]");
-            bounds = None;
-        }
     }
     let base =
         type_text.strip_prefix("__data_loc").or_else(|| type_text.strip_prefix("__rel_loc")).unwrap_or(&type_text);
@@ -131,19 +170,28 @@ pub(crate) fn parse(line: &str, long: LongSize) -> Result<Field, &'static str> {
     if flags.contains(FieldFlags::ARRAY) && (base.contains("char") || base.contains("u8") || base.contains("s8")) {
         flags |= FieldFlags::STRING;
     }
-    if base.split_ascii_whitespace().any(|w| w == "long") {
+    // Also inside a word: `ulong`.
+    if base.contains("long") {
         flags |= FieldFlags::LONG;
     }
-    let mut array_len = 0;
-    let element_size = if flags.contains(FieldFlags::DYNAMIC) {
-        type_size(base, long)
-    } else if flags.contains(FieldFlags::ARRAY) {
-        array_len = bounds.and_then(number).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-        if let Some(each) = size.checked_div(array_len) { each } else { type_size(base, long) }
-    } else {
+    let array_len = usize::try_from(bounds.unwrap_or(0)).unwrap_or(0);
+    let element_size = if !flags.contains(FieldFlags::ARRAY) {
         size
+    } else if let Some(each) = size.checked_div(array_len) {
+        each
+    } else if flags.contains(FieldFlags::DYNAMIC) {
+        type_size(base, long)
+    } else if flags.contains(FieldFlags::STRING) {
+        1
+    } else if flags.contains(FieldFlags::LONG) {
+        long.bytes()
+    } else {
+        0
     };
-    Ok(Field { type_text, name: name.to_owned(), offset, size, array_len, element_size, flags })
+    if flags.contains(FieldFlags::DYNAMIC | FieldFlags::ARRAY) && !type_text.ends_with(']') {
+        type_text.push_str("[]");
+    }
+    Ok(Field { type_text, name, offset, size, array_len, element_size, flags })
 }
 
 #[cfg(test)]

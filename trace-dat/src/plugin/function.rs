@@ -5,7 +5,7 @@ use super::{
     options::Ftrace,
     text::{Num, blanks, dec, hex, hex0x, missing, symbol},
 };
-use crate::{Decoder, decoder::PrintOptions, format::Event};
+use crate::{Decoder, Endian, decoder::PrintOptions, format::Event};
 
 /// Bytes of arguments below which a `function` record counts as having none.
 const LEAST_ARGS: usize = 24;
@@ -118,10 +118,15 @@ impl Repeats {
 }
 
 /// Appends the arguments of a function: by name when the kernel's types tell them, else as hex words.
+///
+/// A part of a function that the compiler made (`dput.part.0`) takes what the function takes. Of a big-endian file the reference
+/// understands neither the types nor the words' byte order, and reports are the same to the byte.
 pub(super) fn print_args(dec: &Decoder, name: &[u8], args: &[u8], out: &mut Vec<u8>) {
     let size = dec.long_size().bytes();
-    let words = args.chunks_exact(size).map(|w| dec.endian().uint(w, 0, size).unwrap_or(0));
-    if let Some(proto) = dec.btf().and_then(|b| b.function(name)) {
+    let words = args.chunks_exact(size).map(|w| Endian::Little.uint(w, 0, size).unwrap_or(0));
+    let name = memchr::memchr(b'.', name).and_then(|dot| name.get(..dot)).unwrap_or(name);
+    let btf = dec.btf().filter(|_| dec.endian() == Endian::Little);
+    if let Some(proto) = btf.and_then(|b| b.function(name)) {
         proto.print_args(words, size, out);
     } else {
         for (i, word) in words.enumerate() {
@@ -210,5 +215,34 @@ impl EventPrinter for RawData {
                 out.extend_from_slice(&[b' ', DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DecoderParts, LongSize, btf::tests::Builder, lazy::LazyText};
+
+    fn args(endian: Endian, name: &str) -> String {
+        let mut types = Builder::new(endian);
+        let int = types.add("int", 1, 0, 4, &[1 << 24 | 32]);
+        types.func("dput", &[("dentry", int)]);
+        let mut parts = DecoderParts::new(endian, LongSize::Eight, 4096);
+        parts.btf = LazyText::Bytes(types.build());
+        let mut out = Vec::new();
+        print_args(&Decoder::new(parts), name.as_bytes(), &endian.from_u64(0x1234), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn parts_of_a_function_take_its_arguments() {
+        assert_eq!(args(Endian::Little, "dput"), "dentry=4660");
+        assert_eq!(args(Endian::Little, "dput.part.0"), "dentry=4660");
+        assert_eq!(args(Endian::Little, "dput_more"), "1234");
+    }
+
+    #[test]
+    fn arguments_of_a_big_endian_file_are_unswapped_words() {
+        assert_eq!(args(Endian::Big, "dput"), "3412000000000000");
     }
 }

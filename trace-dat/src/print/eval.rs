@@ -11,6 +11,9 @@ use crate::{
     print::{Arg, ArgKind, Helper, HelperCx, program::TextSrc},
 };
 
+/// Bytes behind a record that a wrong length can show: a sub-buffer of the usual size.
+const MAX_BEHIND: usize = 4096;
+
 /// A record while it is printed.
 #[derive(Clone, Copy)]
 pub(crate) struct Cx<'a> {
@@ -52,6 +55,13 @@ impl<'a> Cx<'a> {
         Cx { endian: Endian::Little, ..*self }
     }
 
+    /// The bytes from `offset` on with some that lie behind the record: what an array shows that says it is longer than its record.
+    #[inline]
+    pub(crate) fn behind(&self, offset: usize) -> &'a [u8] {
+        let end = self.reach.len().min(self.data.len().saturating_add(MAX_BEHIND));
+        self.reach.get(offset..end).unwrap_or(&[])
+    }
+
     /// All bytes from `offset` to the end of the record.
     #[inline]
     pub(crate) fn from(&self, offset: usize) -> &'a [u8] {
@@ -74,15 +84,22 @@ impl Loc {
         Loc { offset: f.offset as u32, size: f.size as u32, base: base as u32 }
     }
 
-    /// Offset in the record and length in bytes.
+    /// Offset in the record and length in bytes. What reaches past the record is empty, and at its start when it begins behind it.
     #[inline]
     pub(crate) fn get(&self, cx: &Cx<'_>) -> (usize, usize) {
         let v = cx.load(self.offset, self.size);
         let len = if self.size >= 4 { (v >> 16) as usize & 0xffff } else { 0 };
-        (self.base as usize + (v as usize & 0xffff), len)
+        let at = self.base as usize + (v as usize & 0xffff);
+        if at > cx.data.len() {
+            (0, 0)
+        } else if len > cx.data.len() - at {
+            (at, 0)
+        } else {
+            (at, len)
+        }
     }
 
-    /// The bytes, cut at the end of the record.
+    /// The bytes.
     #[inline]
     pub(crate) fn bytes<'a>(&self, cx: &Cx<'a>) -> &'a [u8] {
         let (offset, len) = self.get(cx);

@@ -1,7 +1,7 @@
 //! A print fmt as a list of steps that run without searching or allocating.
 
 use crate::{
-    Decoder,
+    Decoder, Endian,
     format::{
         Event, Field,
         expr::{Expr, Pair},
@@ -346,8 +346,10 @@ impl TextSrc {
             }
             TextSrc::Dynamic(loc) => {
                 let (offset, len) = loc.get(cx);
-                let s = if len == 0 { &[][..] } else { until_nul(cx.from(offset)) };
-                printf::text(out, s, spec);
+                if len > 0 {
+                    // A text without a NUL runs on, as it does in C; an empty one is not padded.
+                    printf::text(out, until_nul(cx.reach.get(offset..).unwrap_or_default()), spec);
+                }
             }
             TextSrc::Flags { value, delim, pairs } => flags(value.eval(cx), delim, pairs, spec, out),
             TextSrc::Symbolic { value, pairs } => {
@@ -365,7 +367,7 @@ impl TextSrc {
             TextSrc::Hex { place, len, blanks } => {
                 let at = place.offset(cx);
                 let len = usize::try_from(len.eval(cx) as i32).unwrap_or(0);
-                let rest = cx.from(at);
+                let rest = cx.behind(at);
                 for (i, b) in rest.get(..len).unwrap_or(rest).iter().enumerate() {
                     if i > 0 && *blanks {
                         out.push(b' ');
@@ -439,30 +441,29 @@ fn flags(mut v: u64, delim: &[u8], pairs: &[(u64, Box<[u8]>)], spec: &Spec, out:
 }
 
 fn array(cx: &Cx<'_>, at: usize, count: u64, size: u64, out: &mut Vec<u8>) {
-    let cx = &cx.unswapped();
+    let rest = cx.behind(at);
     out.push(b'{');
-    let count = u64::from(count as u32).min(cx.data.len() as u64);
+    let count = (count as u32 as usize).min(rest.len().max(1));
     for i in 0..count {
         if i > 0 {
             out.push(b',');
         }
         match size {
             1 | 2 | 4 | 8 => {
-                let o = (at as u64).wrapping_add(i * size);
-                if o >= cx.data.len() as u64 {
-                    // The array says it is longer than the record.
+                let Some(n) = Endian::Little.uint(rest, i * size as usize, size as usize) else {
+                    // The array says it is longer than what there is.
                     if i > 0 {
                         out.pop();
                     }
                     break;
-                }
-                printf::hex0x(out, cx.load(o as u32, size as u32));
+                };
+                printf::hex0x(out, n);
             }
             _ if i == 0 => {
                 out.extend_from_slice(b"BAD SIZE:");
                 printf::idec(out, i64::from(size as i32));
                 out.push(b' ');
-                printf::hex0x(out, cx.load(at as u32, 1));
+                printf::hex0x(out, rest.first().copied().unwrap_or(0).into());
             }
             _ => out.extend_from_slice(b"0x0"),
         }
@@ -470,23 +471,30 @@ fn array(cx: &Cx<'_>, at: usize, count: u64, size: u64, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Hexadecimal words of 32 bits, the highest first.
+/// One number of all bytes in hexadecimal, with a comma between groups of 32 bits.
 fn bitmask(cx: &Cx<'_>, loc: &Loc, out: &mut Vec<u8>) {
     let b = loc.bytes(cx);
-    for (n, word) in b.chunks_exact(4).enumerate().rev() {
-        for byte in word.iter().rev() {
-            printf::hex2(out, *byte);
-        }
-        if n > 0 {
+    let mut put = |left: usize, byte: u8| {
+        printf::hex2(out, byte);
+        if left > 0 && left.is_multiple_of(4) {
             out.push(b',');
         }
+    };
+    match cx.endian {
+        Endian::Little => b.iter().enumerate().rev().for_each(|(left, byte)| put(left, *byte)),
+        Endian::Big => b.iter().enumerate().for_each(|(n, byte)| put(b.len() - 1 - n, *byte)),
     }
 }
 
 /// A list of bits and ranges: `0-3,5`.
 fn cpumask(cx: &Cx<'_>, loc: &Loc, out: &mut Vec<u8>) {
     let b = loc.bytes(cx);
-    let bit = |n: usize| b.get(n / 8).is_some_and(|v| v >> (n % 8) & 1 != 0);
+    // One number of all bytes.
+    let byte = |n: usize| match cx.endian {
+        Endian::Little => b.get(n),
+        Endian::Big => b.get(b.len().wrapping_sub(n + 1)),
+    };
+    let bit = |n: usize| byte(n / 8).is_some_and(|v| v >> (n % 8) & 1 != 0);
     let bits = b.len() * 8;
     let (mut n, mut first) = (0, true);
     while n < bits {
@@ -561,7 +569,7 @@ fn with_star(spec: &Spec, star: &Option<Node>, cx: &Cx<'_>) -> Spec {
 }
 
 fn fixed<const N: usize>(cx: &Cx<'_>, at: u32) -> [u8; N] {
-    cx.from(at as usize).first_chunk::<N>().copied().unwrap_or([0; N])
+    cx.behind(at as usize).first_chunk::<N>().copied().unwrap_or([0; N])
 }
 
 /// Runs a program over a record.

@@ -23,8 +23,10 @@ enum Look {
     Text,
     Bytes,
     Pointer,
-    /// `%p`.
-    Plain,
+    /// `%p`, with the `0x` that stands in front of it in the print fmt.
+    Plain {
+        prefix: bool,
+    },
     /// A symbol and its address in parentheses.
     Symbol {
         offset: bool,
@@ -160,7 +162,7 @@ fn plan(f: &Field, id: FieldId, shown: &[Shown], at: &mut usize, long: LongSize)
             match s.conv {
                 Conv::Num(conv) => look = Look::Conv { spec: s.spec, conv, mask: s.mask, prefix: s.prefix },
                 Conv::Str if f.size == long.bytes() => look = Look::TextPointer,
-                Conv::Ptr(Ptr::Plain) => look = Look::Plain,
+                Conv::Ptr(Ptr::Plain) => look = Look::Plain { prefix: s.prefix },
                 Conv::Ptr(Ptr::Symbol { offset }) => look = Look::Symbol { offset },
                 _ => {}
             }
@@ -182,20 +184,13 @@ fn plan(f: &Field, id: FieldId, shown: &[Shown], at: &mut usize, long: LongSize)
 
 impl RawField {
     /// The bytes from the start of an array on, and those of the array. One of a fixed size may be declared longer than its record,
-    /// and goes on behind it; a dynamic one ends with the record.
+    /// and goes on behind it, as a text without NUL does.
     fn bytes<'a>(&self, cx: &Cx<'a>) -> (&'a [u8], &'a [u8]) {
-        let (rest, len) = match &self.loc {
-            Some(loc) => {
-                let (at, len) = loc.get(cx);
-                let rest = cx.from(at);
-                if len == 0 {
-                    // No text at all is text: what stands there up to a NUL.
-                    return (cx.reach.get(at..).unwrap_or_default(), &[]);
-                }
-                (rest, len)
-            }
-            None => (cx.reach.get(self.offset as usize..).unwrap_or_default(), self.size as usize),
+        let (at, len) = match &self.loc {
+            Some(loc) => loc.get(cx),
+            None => (self.offset as usize, self.size as usize),
         };
+        let rest = cx.reach.get(at..).unwrap_or_default();
         (rest, rest.get(..len).unwrap_or(rest))
     }
 }
@@ -258,7 +253,12 @@ pub(crate) fn print(cx: &PrintCx<'_>, out: &mut Vec<u8>) {
                     None => printf::hex(out, addr),
                 }
             }
-            Look::Plain => printf::plain_pointer(out, v()),
+            Look::Plain { prefix } => {
+                if prefix {
+                    out.extend_from_slice(b"0x");
+                }
+                printf::plain_pointer(out, v());
+            }
             Look::Symbol { offset } => {
                 let addr = v();
                 if dec.symbols().find(addr).is_some() {
