@@ -25,15 +25,26 @@ struct Machine {
 impl Machine {
     /// `fields`: declaration, offset, size, signed.
     fn new(endian: Endian, fields: &[(&str, usize, usize, u8)], fmt: &str, raw: bool) -> Machine {
+        Machine::named(endian, ("test", "ev"), fields, fmt, raw)
+    }
+
+    /// With this system and name of the event.
+    fn named(
+        endian: Endian,
+        (system, name): (&str, &str),
+        fields: &[(&str, usize, usize, u8)],
+        fmt: &str,
+        raw: bool,
+    ) -> Machine {
         let fields: String = fields
             .iter()
             .map(|(decl, at, size, signed)| format!("\tfield:{decl};\toffset:{at};\tsize:{size};\tsigned:{signed};\n"))
             .collect();
-        let text = format!("name: ev\nID: 3000\nformat:\n{COMMON}\n{fields}\nprint fmt: {fmt}\n");
+        let text = format!("name: {name}\nID: 3000\nformat:\n{COMMON}\n{fields}\nprint fmt: {fmt}\n");
         let mut parts = DecoderParts::new(endian, LongSize::Eight, 4096);
         let range = 0..text.len();
         parts.formats = LazyFormats::Texts(FormatTexts {
-            systems: vec!["test".into()],
+            systems: vec![system.into()],
             files: vec![FormatText { system: 0, range }],
             text: text.into_bytes(),
         });
@@ -215,4 +226,48 @@ fn masks_are_one_number_of_all_bytes() {
     assert_eq!(masks(Endian::Little, b"a\0b\0c"), "63,00620061 0,5-6,17,21-22,32-33,37-38");
     assert_eq!(masks(Endian::Big, b"a\0b\0c"), "61,00620063 0-1,5-6,17,21-22,32,37-38");
     assert_eq!(masks(Endian::Little, b"w"), "77 0-2,4-6");
+}
+
+#[test]
+fn tables_of_flags_and_symbols() {
+    let text = |fmt: &str, v: u64| show(Endian::Little, "u64 f", 8, 0, fmt, &v.to_le_bytes()).unwrap().0;
+    // A word without value, and what is below zero, stands for "nothing else": without a delimiter.
+    for last in ["XX", "-1", "(int)(~0U >> 1)", "(1UL << 63)"] {
+        let flags = format!("\"%s\", __print_flags(REC->f, \"|\", {{1,\"a\"}},{{2,\"b\"}},{{{last},\"none\"}})");
+        assert_eq!(text(&flags, 0), "none", "{last}");
+        assert_eq!(text(&flags, 1), "anone", "{last}");
+        assert_eq!(text(&flags, 3), "a|bnone", "{last}");
+        assert_eq!(text(&flags, 5), "a|0x4", "{last}");
+    }
+    let first = "\"%s\", __print_flags(REC->f, \"|\", {XX,\"none\"},{1,\"a\"},{0,\"zero\"})";
+    assert_eq!([text(first, 0), text(first, 1)], ["none", "a"]);
+    // Constants of tables have a sign.
+    let symbols = "\"%s\", __print_symbolic(REC->f, {-4 >> 1,\"m\"},{-1 < 1,\"lt\"},{(u8)~5,\"inv\"})";
+    assert_eq!(text(symbols, u64::MAX), "m");
+    assert_eq!(text(symbols, 1), "lt");
+}
+
+#[test]
+fn an_instruction_of_a_guest() {
+    let fields = [
+        ("__u64 rip", 8, 8, 0),
+        ("__u32 csbase", 16, 4, 0),
+        ("__u8 len", 20, 1, 0),
+        ("__u8 insn[15]", 21, 15, 0),
+        ("__u8 flags", 36, 1, 0),
+        ("__u8 failed", 37, 1, 0),
+    ];
+    let m = Machine::named(Endian::Little, ("kvm", "kvm_emulate_insn"), &fields, "\"x\"", false);
+    let text = |len: u8, failed: u8| {
+        let mut p = 0x1000u64.to_le_bytes().to_vec();
+        p.extend_from_slice(&[0, 0, 0, 0, len]);
+        p.extend(0x61..0x70);
+        p.extend_from_slice(&[3, failed]);
+        m.print(&p, b"\0\x0a")
+    };
+    assert_eq!(text(2, 0), "0:1000: 61 62");
+    assert_eq!(text(1, 1), "0:1000: 61 FAIL");
+    assert_eq!(text(18, 0), "0:1000: 61 62 63 64 65 66 67 68 69 6a 6b 6c 6d 6e 6f 03 00 00");
+    // Of no bytes the reference shows those of the event before.
+    assert_eq!(text(0, 1), "0:1000:  FAIL");
 }

@@ -49,6 +49,19 @@ impl BinOp {
         }
     }
 
+    /// The result in 64 bits with sign, as constants of tables are counted.
+    pub(crate) fn apply_signed(self, a: u64, b: u64) -> u64 {
+        let (x, y) = (a as i64, b as i64);
+        match self {
+            BinOp::Shr => x.wrapping_shr(b as u32) as u64,
+            BinOp::Lt => u64::from(x < y),
+            BinOp::Gt => u64::from(x > y),
+            BinOp::Le => u64::from(x <= y),
+            BinOp::Ge => u64::from(x >= y),
+            _ => self.apply(a, b),
+        }
+    }
+
     pub(crate) fn of(text: &str) -> Option<BinOp> {
         Some(match text {
             "*" => BinOp::Mul,

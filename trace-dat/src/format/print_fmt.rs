@@ -116,7 +116,7 @@ fn const_num(e: &Expr) -> Option<u64> {
         Expr::Unary(UnOp::Not, _) => return None,
         Expr::Unary(op, e) => op.apply(const_num(e)?),
         Expr::Binary(BinOp::Mul | BinOp::Div | BinOp::Mod, ..) => return None,
-        Expr::Binary(op, a, b) => op.apply(const_num(a)?, const_num(b)?),
+        Expr::Binary(op, a, b) => op.apply_signed(const_num(a)?, const_num(b)?),
         _ => return None,
     })
 }

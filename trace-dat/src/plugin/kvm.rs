@@ -265,11 +265,14 @@ impl EventPrinter for EmulateInsn {
         hex(out, get(csbase));
         out.push(b':');
         hex(out, get(rip));
-        out.push(b':');
-        let bytes = cx.rec.data.get(insn.offset..).unwrap_or_default();
-        for b in bytes.iter().take(get(len) as usize) {
+        out.extend_from_slice(b": ");
+        let bytes = cx.reach.get(insn.offset..).unwrap_or_default();
+        for (i, b) in bytes.iter().take(get(len) as u8 as usize).enumerate() {
             const DIGITS: &[u8; 16] = b"0123456789abcdef";
-            out.extend_from_slice(&[b' ', DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]);
+            if i > 0 {
+                out.push(b' ');
+            }
+            out.extend_from_slice(&[DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]);
         }
         if get(failed) != 0 {
             out.extend_from_slice(b" FAIL");

@@ -187,7 +187,7 @@ impl Call {
             .map(|a| match a {
                 CallArg::Num(n) => Arg::Num(n.eval(cx)),
                 CallArg::Text(_) => Arg::Bytes(texts.next().map_or(&[], Vec::as_slice)),
-                CallArg::Place(p) => Arg::Bytes(cx.from(p.offset(cx))),
+                CallArg::Place(p) => Arg::Bytes(cx.behind(p.offset(cx))),
             })
             .collect();
         (self.helper.run)(&HelperCx { dec: cx.dec, data: cx.data }, &args, out)

@@ -419,7 +419,7 @@ fn flags(mut v: u64, delim: &[u8], pairs: &[(u64, Box<[u8]>)], spec: &Spec, out:
     let mut any = false;
     for (mask, name) in pairs {
         let m = *mask;
-        if v == 0 && (m as i64) < 0 && !any {
+        if v == 0 && (m as i64) < 0 {
             printf::text(out, name, spec);
             break;
         }
