@@ -64,3 +64,63 @@ work() {
   dd if=/dev/zero of=/dev/ram0 bs=4k count=4 2> /dev/null
   true
 }
+
+# ready PORT: waits until a listener is at the port.
+ready() {
+  hex=$(printf ':%04X' "$1")
+  for n in $(seq 200); do
+    grep -q "$hex .*:0000 0A" /proc/net/tcp /proc/net/tcp6 && return
+    sleep 0.05
+  done
+  return 1
+}
+
+# complete DIR: waits until the listener's file is there; a listener may make it in steps.
+complete() {
+  for n in $(seq 200); do
+    set -- "$1"/trace.*.dat
+    [ -e "$1" ] && ours report -i "$1" > /dev/null 2>&1 && return
+    set -- "${1%/*}"
+    sleep 0.1
+  done
+  return 1
+}
+
+# pair CLIENT LISTENER V1|V3 tcp|udp NAME OPTIONS...: a recording over the network inside the guest, CLIENT and LISTENER ours or ref.
+# What the recorders read from the kernel has to be in the file, and the marks of the recording too; else `faults` is set.
+port=5000 faults=0
+pair() {
+  [ -e /tmp/marks ] || cat > /tmp/marks <<'M'
+for n in 1 2 3 4 5 6 7 8 9 10; do echo "mark $n" > /sys/kernel/tracing/trace_marker; done
+ls / > /dev/null
+sleep 0.1
+M
+  client=$1 listener=$2 version=$3 carrier=$4 name=$1-$2-$3-$4-$5; shift 5
+  dir=/tmp/$name; mkdir -p "$dir"
+  port=$((port + 1))
+  # Ours can do as a peer does that knows no other protocol; the reference cannot.
+  there= here=
+  if [ "$version" = V1 ]; then
+    if [ "$client" = ours ]; then here=--only-v1; else there=--only-v1; fi
+  fi
+  [ "$carrier" = tcp ] && here="$here -t"
+  # Not by a function: its process id is that of the listener.
+  if [ "$listener" = ours ]; then program=tracecmd; else program=trace-cmd; fi
+  # shellcheck disable=SC2086 # options, perhaps none
+  $program listen -p $port -d "$dir" $there > "$dir/log" 2>&1 &
+  pid=$!
+  ready $port
+  fresh
+  # shellcheck disable=SC2086
+  "$client" record -k -N localhost:$port $here "$@" sh /tmp/marks > "$OUT/$name.log" 2>&1
+  read=$(cat $T/per_cpu/cpu*/stats | awk '/^read events/ { n += $3 } END { print n }')
+  complete "$dir" || { echo "$name: no file"; cat "$OUT/$name.log" "$dir/log"; faults=1; kill $pid; return; }
+  kill -INT $pid
+  wait $pid || true
+  mv "$dir"/trace.*.dat "$OUT/$name.dat"
+  mv "$dir/log" "$OUT/$name.listener"
+  have=$(ours report -R -i "$OUT/$name.dat" 2> /dev/null | grep -c '\[[0-9]*\]' || true)
+  found=$(ours report -i "$OUT/$name.dat" 2> /dev/null | grep -c 'mark [0-9]' || true)
+  echo "$name: $read read, $have in the file, $found marks"
+  [ "$found" = 10 ] && [ "$have" = "$read" ] || { cat "$OUT/$name.log" "$OUT/$name.listener"; faults=1; }
+}

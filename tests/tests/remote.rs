@@ -350,7 +350,7 @@ fn a_peer_that_dies_anywhere_costs_its_own_recording() {
     let whole = control.len();
     control.extend(Msg::FinData.encode().unwrap());
     // In the handshake, byte by byte.
-    let mut hello = b"-1V3\0766679\0\0".to_vec();
+    let mut hello = [&b"-1V3\0"[..], b"766679\0\0"].concat();
     hello.extend(Msg::TInit { cpus: 2, page_size: 4096, options: vec!["tcp".into()], extensions: 0 }.encode().unwrap());
     for cut in 0..hello.len() {
         let mut s = TcpStream::connect(l.addr).unwrap();
@@ -407,7 +407,7 @@ fn attack(to: SocketAddr, kind: usize, n: usize) -> std::io::Result<()> {
         s.set_write_timeout(Some(Duration::from_secs(2)))?;
         Ok(s)
     };
-    let noise: Vec<u8> = (0..5000usize).map(|i| (i * 2_654_435_761 + n * 40_503 >> 7) as u8).collect();
+    let noise: Vec<u8> = (0..5000usize).map(|i| ((i * 2_654_435_761 + n * 40_503) >> 7) as u8).collect();
     match kind {
         // Comes and goes.
         0 => drop(connect()?),
@@ -427,7 +427,7 @@ fn attack(to: SocketAddr, kind: usize, n: usize) -> std::io::Result<()> {
         }
         // Huge counts.
         4 => {
-            let mut s = announce(to, u32::MAX - n as u32, 1 << (n % 32), n % 2 == 0)?;
+            let mut s = announce(to, u32::MAX - n as u32, 1 << (n % 32), n.is_multiple_of(2))?;
             ports(&mut s);
         }
         // A size that no message has.
@@ -450,11 +450,11 @@ fn attack(to: SocketAddr, kind: usize, n: usize) -> std::io::Result<()> {
         // V1 with strings without an end.
         7 => {
             let mut s = connect()?;
-            s.write_all(&[&b"4\0004096\0001\0009999999999\0"[..], &vec![b'x'; 10_000]].concat())?;
+            s.write_all(&["4", "4096", "1", "9999999999", &"x".repeat(10_000)].join("\0").into_bytes())?;
         }
         // Many CPUs that never connect.
         8 => {
-            let mut s = announce(to, 64, 1 << 16, n % 2 == 0)?;
+            let mut s = announce(to, 64, 1 << 16, n.is_multiple_of(2))?;
             ports(&mut s);
             s.write_all(&Msg::Close.encode().unwrap())?;
         }
@@ -612,7 +612,7 @@ fn progress_on_a_terminal() {
         let events = l.strip_prefix("1 client, ").and_then(|l| l.split(' ').next()).unwrap_or("0");
         events != "0" && l.contains(" received")
     };
-    assert!(lines.iter().any(|l| at_work(l)), "{lines:?}");
+    assert!(lines.iter().any(at_work), "{lines:?}");
     assert!(lines.iter().any(|l| l.starts_with("0 clients, ") && l.ends_with(", 1 file complete")), "{lines:?}");
     same(&fixture(EVENTS), &finished(dir.path())[0]);
 }

@@ -507,3 +507,126 @@ fn is_nearly_full(subbuf: &[u8]) -> bool {
     let word = subbuf.get(8..12).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
     (word & 0x07ff_ffff) as usize > subbuf.len() / 2
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use super::*;
+
+    const SUBBUF: usize = 4096;
+
+    /// Sub-buffers that differ: each is filled with its number.
+    fn subbufs(numbers: std::ops::Range<u32>) -> Vec<u8> {
+        numbers.flat_map(|n| n.to_le_bytes().repeat(SUBBUF / 4)).collect()
+    }
+
+    fn sink(data: DataSink, path: PathBuf, keep: bool) -> NetSink {
+        NetSink {
+            data: Some(data),
+            subbuf: SUBBUF,
+            sent: 0,
+            path,
+            on_the_way: VecDeque::new(),
+            keep,
+            kept: None,
+            kept_bytes: 0,
+            broken: Broken::default(),
+        }
+    }
+
+    fn connected() -> (DataSink, TcpStream) {
+        let l = TcpListener::bind("127.0.0.1:0").unwrap();
+        let s = TcpStream::connect(l.local_addr().unwrap()).unwrap();
+        s.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        (DataSink::Stream(s.into()), l.accept().unwrap().0)
+    }
+
+    /// Numbers of the whole sub-buffers of a stream; each must be filled with its own.
+    fn numbers(bytes: &[u8]) -> Vec<u32> {
+        let number = |b: &[u8]| u32::from_le_bytes(b[..4].try_into().unwrap());
+        let whole = bytes.chunks_exact(SUBBUF);
+        whole.inspect(|b| assert_eq!(*b, subbufs(number(b)..number(b) + 1))).map(number).collect()
+    }
+
+    #[test]
+    fn what_a_closed_connection_did_not_take_is_kept_from_the_start_of_a_sub_buffer() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, mut peer) = connected();
+        let path = dir.path().join("cpu0");
+        let mut s = sink(data, path.clone(), true);
+        s.put(&subbufs(0..5)).unwrap();
+        let mut got = vec![0; 5 * SUBBUF];
+        peer.read_exact(&mut got).unwrap();
+        drop(peer);
+        // The first one after the end may still be taken by the kernel.
+        for n in 5..40 {
+            s.put(&subbufs(n..n + 1)).unwrap();
+        }
+        assert!(s.broken.is());
+        let end = s.end(0).unwrap();
+        let kept = std::fs::read(&path).unwrap();
+        assert_eq!(kept.len() as u64, end.kept.unwrap().bytes);
+        let all: Vec<u32> = numbers(&got).into_iter().chain(numbers(&kept)).collect();
+        assert!(all.is_sorted() && all.last() == Some(&39), "{all:?}");
+        // What is missing is what the kernel had taken for a connection that it found closed a moment later.
+        assert!(all.len() >= 39 && end.sent as usize + numbers(&kept).len() == 40, "{all:?}, {} sent", end.sent);
+    }
+
+    #[test]
+    fn what_a_stuck_connection_did_not_take_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, mut peer) = connected();
+        let path = dir.path().join("cpu0");
+        let mut s = sink(data, path.clone(), true);
+        // Nobody reads: the buffers of both ends fill up, then the time is over.
+        for n in 0..2500 {
+            s.put(&subbufs(n * 4..n * 4 + 4)).unwrap();
+        }
+        assert!(s.broken.is() && s.data.is_none());
+        let end = s.end(0).unwrap();
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).unwrap();
+        let (there, here) = (numbers(&got), numbers(&std::fs::read(&path).unwrap()));
+        let mut all = there.clone();
+        all.extend(&here);
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all, (0..10_000).collect::<Vec<_>>(), "no sub-buffer is in neither");
+        assert!(there.len() as u64 >= end.sent, "{} there, {} counted", there.len(), end.sent);
+    }
+
+    #[test]
+    fn datagrams_nobody_takes_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(peer.local_addr().unwrap()).unwrap();
+        let path = dir.path().join("cpu0");
+        let mut s = sink(DataSink::Udp(socket), path.clone(), true);
+        s.put(&subbufs(0..3)).unwrap();
+        let mut buf = vec![0; 1 << 16];
+        for n in 0..3 {
+            let len = peer.recv(&mut buf).unwrap();
+            assert_eq!(buf[..len], subbufs(n..n + 1), "one datagram each");
+        }
+        drop(peer);
+        // The answer to the first one tells the second that nobody is there.
+        s.put(&subbufs(3..10)).unwrap();
+        assert_eq!(s.end(0).unwrap().sent, 4);
+        assert_eq!(numbers(&std::fs::read(&path).unwrap()), (4..10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_agent_keeps_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, peer) = connected();
+        let path = dir.path().join("cpu0");
+        let mut s = sink(data, path.clone(), false);
+        drop(peer);
+        for n in 0..20 {
+            s.put(&subbufs(n..n + 1)).unwrap();
+        }
+        assert!(s.end(0).unwrap().kept.is_none() && !path.exists());
+    }
+}

@@ -391,13 +391,20 @@ impl Server {
 
     /// The peer is gone: connections for data that it made before are taken, others are not waited for.
     fn last_chance(&mut self, id: u32, c: &mut Client) {
+        let waits = |c: &Client, cpu: usize| c.cpus.get(cpu).is_some_and(|d| matches!(d.port, Port::Waiting(_)));
         for cpu in 0..c.cpus.len() {
-            if matches!(c.cpus[cpu].port, Port::Waiting(_))
-                && (self.data_of(id, c, cpu as u32).is_err() || matches!(c.cpus[cpu].port, Port::Waiting(_)))
-                && let Some(fd) = c.cpus[cpu].fd()
+            if !waits(c, cpu) {
+                continue;
+            }
+            // What is wrong with such a connection costs that connection only.
+            let _ = self.data_of(id, c, cpu as u32);
+            if waits(c, cpu)
+                && let Some(d) = c.cpus.get_mut(cpu)
             {
-                let _ = self.epoll.delete(fd);
-                c.cpus[cpu].port = Port::Closed;
+                if let Some(fd) = d.fd() {
+                    let _ = self.epoll.delete(fd);
+                }
+                d.port = Port::Closed;
             }
         }
     }

@@ -1,0 +1,50 @@
+# Guest and host in one: the agent records the top buffer of this kernel, `record -A` an instance of it. Our and the reference's
+# programs as both sides, over vsock loopback and TCP. Both files have to name each other, and the marks of the time have to be
+# in both; as both have the same clock, the measured difference is small.
+. /lib.sh
+modprobe vsock_loopback 2> /dev/null || true
+faults=0 port=9000
+
+# session RECORDER AGENT vsock|tcp
+session() {
+  recorder=$1 agent=$2 carrier=$3 name=$1-$2-$3
+  port=$((port + 1))
+  fresh
+  if [ "$agent" = ours ]; then program=tracecmd; else program=trace-cmd; fi
+  if [ "$carrier" = tcp ]; then words="-N localhost" to=localhost:$port; else words= to=1:$port; fi
+  # shellcheck disable=SC2086 # options, perhaps none
+  $program agent $words -p $port > "$OUT/$name.agent" 2>&1 &
+  pid=$!
+  sleep 1
+  $recorder record -o "$OUT/$name.dat" -B host -e sched -A $to --name vm -e raw_syscalls sh /tmp/marks \
+    > "$OUT/$name.log" 2>&1 || { echo "$name: status $?"; faults=1; }
+  kill -INT $pid 2> /dev/null
+  wait $pid 2> /dev/null || true
+  ls $T/instances | grep clock_synch && { echo "$name: instance left"; faults=1; }
+  # What the two files say of each other, whoever reads it.
+  for file in "$name" "$name-vm"; do
+    ours dump --options -i "$OUT/$file.dat" > "$OUT/$file.options" 2>&1
+    ref dump --options -i "$OUT/$file.dat" > "$OUT/$file.options-ref" 2>&1
+  done
+  id=$(sed -n 's/.*\[Option TRACEID.*//p' "$OUT/$name.options" | wc -l)
+  echo "$name: $(grep -c '' "$OUT/$name.options") $id"
+  in_guest=$(ours report -i "$OUT/$name-vm.dat" | grep -c 'mark [0-9]')
+  merged=$(ours report -i "$OUT/$name.dat" -i "$OUT/$name-vm.dat" | grep -c 'sched_\|sys_')
+  echo "$name: $in_guest marks, $merged lines merged"
+  [ "$in_guest" = 10 ] || { cat "$OUT/$name.log" "$OUT/$name.agent"; faults=1; }
+  ours report -i "$OUT/$name.dat" -i "$OUT/$name-vm.dat" > "$OUT/$name.merged.ours" 2> /dev/null || faults=1
+  ref report -i "$OUT/$name.dat" -i "$OUT/$name-vm.dat" > "$OUT/$name.merged.ref" 2> /dev/null || true
+}
+
+cat > /tmp/marks <<'M'
+for n in 1 2 3 4 5 6 7 8 9 10; do echo "mark $n" > /sys/kernel/tracing/trace_marker; done
+ls / > /dev/null
+sleep 0.1
+M
+for carrier in vsock tcp; do
+  session ours ours $carrier
+  session ours ref $carrier
+  session ref ours $carrier
+  session ref ref $carrier
+done
+exit $faults
