@@ -10,6 +10,19 @@ use super::{
     msg::Msg,
 };
 
+/// What goes over a connection, for who asks for everything (`--verbose=all`): the fixed part, then the data, in hexadecimal digits.
+fn note(way: &str, peer: &str, m: &Msg, bytes: &[u8]) {
+    if log::log_enabled!(log::Level::Trace) {
+        let (head, rest) = bytes.split_at(bytes.len().min(super::msg::HEADER));
+        let hex = rest.iter().fold(String::with_capacity(2 * rest.len()), |mut hex, b| {
+            use std::fmt::Write;
+            let _ = write!(hex, "{b:02x}");
+            hex
+        });
+        log::trace!("{m} {way} {peer}, {} bytes: {hex}", head.len() + rest.len());
+    }
+}
+
 /// A blocking connection for messages.
 #[derive(Debug)]
 pub struct Channel {
@@ -40,7 +53,9 @@ impl Channel {
     /// # Errors
     /// The connection broke.
     pub fn send(&mut self, m: &Msg) -> Result<()> {
-        self.conn.send(&m.encode()?);
+        let bytes = m.encode()?;
+        note("to", &self.peer, m, &bytes);
+        self.conn.send(&bytes);
         self.conn.flush().with_context(|| format!("sending {m} to {}", self.peer))
     }
 
@@ -81,6 +96,7 @@ impl Channel {
         self.conn.raw().set_read_timeout(wait)?;
         loop {
             if let Some((m, len)) = Msg::decode(&self.buf).with_context(|| self.peer.clone())? {
+                note("from", &self.peer, &m, &self.buf[..len]);
                 self.buf.drain(..len);
                 return Ok(m);
             }

@@ -8,7 +8,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     str::FromStr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustls::{ClientConnection, pki_types::ServerName};
@@ -22,6 +22,9 @@ use super::{
 
 /// Sub-buffers from this size on do not fit a datagram: UDP gives way to TCP. Bytes.
 const UDP_MOST: u32 = 65536 - 20;
+
+/// How long a listener may take until the data ports that it named take connections.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Bytes that may be on the way to the listener for each CPU.
 const SEND_BUFFER: usize = 512 << 10;
@@ -396,11 +399,24 @@ impl Remote {
             s.connect(to).map_err(failed)?;
             return Ok(DataSink::Udp(s));
         }
-        let s = Socket::new(addr.domain(), Type::STREAM, None).map_err(failed)?;
-        match self.options.timeout {
-            Some(t) if addr.is_ipv4() || addr.is_ipv6() => s.connect_timeout(&addr, t).map_err(failed)?,
-            _ => s.connect(&addr).map_err(failed)?,
-        }
+        // C trace-cmd tells its ports before the processes behind them wait for connections.
+        let patience = Instant::now() + self.options.timeout.unwrap_or(PATIENCE).min(PATIENCE);
+        let s = loop {
+            let s = Socket::new(addr.domain(), Type::STREAM, None).map_err(failed)?;
+            let done = match self.options.timeout {
+                Some(t) if addr.is_ipv4() || addr.is_ipv6() => s.connect_timeout(&addr, t),
+                _ => s.connect(&addr),
+            };
+            let not_yet = |e: &io::Error| {
+                matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
+                    && Instant::now() < patience
+            };
+            match done {
+                Ok(()) => break s,
+                Err(e) if not_yet(&e) => std::thread::sleep(Duration::from_millis(20)),
+                Err(e) => return Err(failed(e)),
+            }
+        };
         prepare(&s);
         // What is on the way when a line breaks must be known, so it is bounded.
         let _ = s.set_send_buffer_size(SEND_BUFFER);

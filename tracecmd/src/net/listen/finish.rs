@@ -115,7 +115,8 @@ impl Job {
         let meta_file = open_metadata(&c.files.metadata(), announced.cpus)
             .context("what it sent before the data is not a trace.dat file")?;
         let mut meta = Metadata::of(&meta_file)?;
-        meta.cpus = meta.cpus.max(announced.cpus);
+        // In V1 the listener is to say how many there are; what a client has there means nothing.
+        meta.cpus = if announced.version == 1 { announced.cpus } else { meta.cpus.max(announced.cpus) };
         if !last.cmdlines.is_empty() {
             meta.cmdlines(&last.cmdlines);
         }
