@@ -382,16 +382,25 @@ impl Server {
         match self.control_of(id, &mut c, flags) {
             Ok(()) => {}
             Err(e) => {
+                // Without its metadata no file can be made of anything that may still come.
+                let hopeless = c.stage != Stage::Recording;
                 self.in_trouble(&mut c, e);
-                self.last_chance(id, &mut c);
+                self.last_chance(id, &mut c, hopeless);
             }
         }
         self.keep(id, c);
     }
 
-    /// The peer is gone: connections for data that it made before are taken, others are not waited for.
-    fn last_chance(&mut self, id: u32, c: &mut Client) {
-        let waits = |c: &Client, cpu: usize| c.cpus.get(cpu).is_some_and(|d| matches!(d.port, Port::Waiting(_)));
+    /// The peer is gone: connections for data that it made before are taken, others are not waited for; nor are datagrams if
+    /// that is `hopeless`.
+    fn last_chance(&mut self, id: u32, c: &mut Client, hopeless: bool) {
+        let waits = |c: &Client, cpu: usize| {
+            c.cpus.get(cpu).is_some_and(|d| match d.port {
+                Port::Waiting(_) => true,
+                Port::Udp(..) => hopeless,
+                _ => false,
+            })
+        };
         for cpu in 0..c.cpus.len() {
             if !waits(c, cpu) {
                 continue;
