@@ -71,6 +71,29 @@ pub fn keep_name_services_inside() {
     }
 }
 
+/// Asks the processor to bring memory to this core's cache in a state in which it can be written at once.
+///
+/// For memory that another core filled and will fill again: after plain reading both cores hold it, and the other's next
+/// write has to wait until this one has given it up, some 30 ns for each 64 bytes.
+#[inline(always)]
+pub fn fetch_for_write<T>(memory: &[T]) {
+    let range = memory.as_ptr_range();
+    let mut at = range.start.cast::<u8>();
+    while at < range.end.cast() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the instruction is a hint: it changes no register and no memory, and no address makes it fault.
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        unsafe {
+            std::arch::asm!("prfm pstl1keep, [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+        }
+        at = at.wrapping_add(64);
+    }
+}
+
 /// In the background process: tells the one that waits in the foreground that it may end.
 #[derive(Debug)]
 pub struct Background {

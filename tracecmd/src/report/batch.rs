@@ -1,48 +1,69 @@
 //! Some thousand records on their way to be printed.
 
-use trace_dat::{
-    Lost, Record,
-    plugin::Note,
-    ring::merge::{Batch as Records, MergeRecord},
-};
+use trace_dat::{Lost, Record, plugin::Note, ring::merge::MergeRecord};
 
 use super::{
     line::{Columns, Extra, Line, LinePrinter},
     pipeline,
     stream::Stream,
 };
-
-/// No entry of another list.
-const NONE: u32 = u32::MAX;
+use crate::sys::fetch_for_write;
 
 /// A batch is full with so many records …
-const FULL: usize = 4096;
-/// … or when it keeps so many bytes of blocks alive.
-const FULL_BYTES: usize = 3 << 20;
+const FULL: usize = 2048;
+/// … or so many bytes of records.
+const FULL_BYTES: usize = 1 << 20;
+/// Records that are fetched from another core's cache at a time.
+const AHEAD: usize = 32;
 
-/// What the sequential pass found out about a record.
+/// What a record is in the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A line of its own.
+    Line,
+    /// The entry of a leaf function; the next record is its exit.
+    Leaf,
+    /// The exit of a leaf function, shown with the record before.
+    LeafExit,
+}
+
+/// A record, and what the sequential pass found out about it.
 #[derive(Clone, Copy, Debug)]
-struct Item {
-    /// Number of the record.
-    record: u32,
-    /// Number of the exit record of a function_graph leaf.
-    leaf: u32,
+struct Entry {
+    /// Corrected time.
+    ts: u64,
+    /// Time as stored.
+    stored_ts: u64,
+    /// Where it lies in the file, or in the unpacked data of its CPU.
+    offset: u64,
+    /// Where its bytes begin in the batch.
+    start: u32,
+    len: u32,
+    cpu: u32,
+    /// Number of its stream.
+    tag: u32,
     /// Nesting level of a function event.
     indent: u32,
-    /// Number of rare things to show.
-    extra: u32,
+    kind: Kind,
+    /// Whether there are rare things to show.
+    extra: bool,
 }
 
 /// Records in the order of the output.
+///
+/// Their bytes are copied: a few nanoseconds for each, but the memory that one thread fills over and over, the blocks of
+/// its streams, is then read by no other. A core that writes to what another core has read has to wait for that core.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Position of the first record in the output.
     pub seq: u64,
     /// Text before the first record.
     pub head: Vec<u8>,
-    records: Records,
-    items: Vec<Item>,
+    entries: Vec<Entry>,
+    data: Vec<u8>,
+    lines: usize,
     diffs: Vec<Option<i64>>,
+    /// Rare things, in the order of their records.
     extras: Vec<Extra>,
 }
 
@@ -50,38 +71,87 @@ impl Batch {
     /// Adds a record.
     #[inline(always)]
     pub fn push(&mut self, record: &MergeRecord<'_>, tag: u32) {
-        let index = self.records.len() as u32;
-        self.records.push(&MergeRecord { tag, ..*record });
-        self.items.push(Item { record: index, leaf: NONE, indent: 0, extra: NONE });
+        self.add(record, tag, Kind::Line);
+        self.lines += 1;
     }
 
-    /// Takes the last record back, with what was said about it.
+    #[inline(always)]
+    fn add(&mut self, record: &MergeRecord<'_>, tag: u32, kind: Kind) {
+        let rec = record.record();
+        let start = self.data.len();
+        push_bytes(&mut self.data, rec.data, record.stream_record.reach());
+        self.entries.push(Entry {
+            ts: record.ts,
+            stored_ts: rec.ts,
+            offset: rec.offset,
+            start: start as u32,
+            len: rec.data.len() as u32,
+            cpu: rec.cpu,
+            tag,
+            indent: 0,
+            kind,
+            extra: false,
+        });
+    }
+
+    /// Takes the last line back, with what was said about it.
     pub fn pop(&mut self) {
-        self.items.pop();
+        while let Some(entry) = self.entries.pop() {
+            self.data.truncate(entry.start as usize);
+            if entry.kind != Kind::LeafExit {
+                self.lines -= 1;
+                break;
+            }
+        }
     }
 
-    /// The last record.
+    /// The record of the last line.
     #[inline(always)]
     pub fn last(&self) -> Option<Record<'_>> {
-        let item = self.items.last()?;
-        self.records.get(item.record as usize).map(|(_, r)| r)
+        let entry = match self.entries.as_slice() {
+            [.., leaf, exit] if exit.kind == Kind::LeafExit => leaf,
+            [.., entry] => entry,
+            [] => return None,
+        };
+        Some(self.record(entry))
+    }
+
+    #[inline(always)]
+    fn last_line(&mut self) -> Option<&mut Entry> {
+        match self.entries.as_mut_slice() {
+            [.., leaf, exit] if exit.kind == Kind::LeafExit => Some(leaf),
+            [.., entry] => Some(entry),
+            [] => None,
+        }
+    }
+
+    #[inline(always)]
+    fn record(&self, entry: &Entry) -> Record<'_> {
+        let start = entry.start as usize;
+        Record {
+            ts: entry.stored_ts,
+            cpu: entry.cpu,
+            // Marks of lost events are among the extras, which know what was shown already.
+            lost: Lost::None,
+            data: self.data.get(start..start + entry.len as usize).unwrap_or_default(),
+            offset: entry.offset,
+        }
     }
 
     /// Nesting level of the last record.
     #[inline]
     pub fn set_indent(&mut self, indent: u32) {
-        if let Some(item) = self.items.last_mut() {
-            item.indent = indent;
+        if let Some(entry) = self.last_line() {
+            entry.indent = indent;
         }
     }
 
     /// Joins an exit record to the last record.
     #[inline]
     pub fn set_leaf(&mut self, exit: &MergeRecord<'_>, tag: u32) {
-        let index = self.records.len() as u32;
-        if let Some(item) = self.items.last_mut() {
-            item.leaf = index;
-            self.records.push(&MergeRecord { tag, ..*exit });
+        if let Some(entry) = self.last_line() {
+            entry.kind = Kind::Leaf;
+            self.add(exit, tag, Kind::LeafExit);
         }
     }
 
@@ -92,61 +162,87 @@ impl Batch {
 
     /// Rare things to show with the last record.
     pub fn set_extra(&mut self, extra: Extra) {
-        if let Some(item) = self.items.last_mut() {
-            item.extra = self.extras.len() as u32;
+        if let Some(entry) = self.last_line() {
+            entry.extra = true;
             self.extras.push(extra);
         }
-    }
-
-    /// The offset of the last record's sub-buffer, and that sub-buffer with what follows it in memory.
-    pub fn last_subbuf(&self, size: usize) -> Option<(u64, &[u8])> {
-        let (entry, _) = self.records.get(self.items.last()?.record as usize)?;
-        Some((self.records.subbuf_offset(entry), self.records.subbuf(entry, size)))
     }
 
     /// How many records will be shown.
     #[inline(always)]
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.lines
     }
 
     /// Whether no record will be shown.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.lines == 0
     }
 
     /// Whether it is time to print it. `limit`: a number of records that is enough.
     #[inline(always)]
     pub fn is_full(&self, limit: usize) -> bool {
-        self.records.len() >= limit.min(FULL)
-            || (self.records.len().is_multiple_of(64) && self.records.block_bytes() > FULL_BYTES)
+        self.entries.len() >= limit.min(FULL) || self.data.len() >= FULL_BYTES
     }
 
     /// All records, ready to be printed.
     #[inline(always)]
     pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
-        self.items.iter().enumerate().filter_map(|(i, item)| {
-            let (entry, record) = self.records.get(item.record as usize)?;
-            let leaf_exit = if item.leaf == NONE { None } else { self.records.get(item.leaf as usize).map(|(_, r)| r) };
+        let mut extras = self.extras.iter();
+        let mut number = 0;
+        self.entries.iter().enumerate().filter_map(move |(i, entry)| {
+            if i % AHEAD == 0 {
+                self.fetch_ahead(i);
+            }
+            let leaf_exit = match entry.kind {
+                Kind::Line => None,
+                Kind::Leaf => self.entries.get(i + 1).map(|e| self.record(e)),
+                Kind::LeafExit => return None,
+            };
+            let line = number;
+            number += 1;
             Some(Line {
                 stream: entry.tag,
-                // Marks of lost events are among the extras, which know what was shown already.
-                rec: Record { lost: Lost::None, ..record },
-                reach: self.records.reach(entry),
+                rec: self.record(entry),
+                reach: self.reach(entry),
                 ts: entry.ts,
-                seq: self.seq + i as u64,
-                note: Note { indent: item.indent, leaf_exit },
-                diff: self.diffs.get(i).copied().flatten(),
-                extra: if item.extra == NONE { None } else { self.extras.get(item.extra as usize) },
+                seq: self.seq + line as u64,
+                note: Note { indent: entry.indent, leaf_exit },
+                diff: self.diffs.get(line).copied().flatten(),
+                extra: if entry.extra { extras.next() } else { None },
             })
         })
+    }
+
+    /// Has the entries from `i` on come to this core's cache, and the bytes of those that were fetched before.
+    #[inline]
+    fn fetch_ahead(&self, i: usize) {
+        let from = if i == 0 { 0 } else { i + 2 * AHEAD };
+        fetch_for_write(self.entries.get(from..).map(|e| e.get(..i + 3 * AHEAD - from).unwrap_or(e)).unwrap_or_default());
+        let place = |n: usize| self.entries.get(n).map_or(self.data.len(), |e| e.start as usize);
+        let from = if i == 0 { 0 } else { place(i + AHEAD) };
+        fetch_for_write(self.data.get(from..place(i + 2 * AHEAD)).unwrap_or_default());
+    }
+}
+
+/// Appends `bytes`, which are the first ones of `more`. Reading more of them than needed makes it a copy of fixed size.
+#[inline(always)]
+fn push_bytes(out: &mut Vec<u8>, bytes: &[u8], more: &[u8]) {
+    match more.first_chunk::<64>() {
+        Some(chunk) if bytes.len() <= chunk.len() => {
+            let end = out.len() + bytes.len();
+            out.extend_from_slice(chunk);
+            out.truncate(end);
+        }
+        _ => out.extend_from_slice(bytes),
     }
 }
 
 impl pipeline::Batch for Batch {
     fn clear(&mut self) {
-        self.records.clear();
-        self.items.clear();
+        self.entries.clear();
+        self.data.clear();
+        self.lines = 0;
         self.diffs.clear();
         self.extras.clear();
         self.head.clear();

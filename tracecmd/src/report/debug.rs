@@ -4,11 +4,9 @@ use std::fmt::Write;
 
 use rustc_hash::FxHashMap;
 use trace_dat::ring::{
-    merge::Merge,
-    subbuf::{Item, ItemKind},
+    merge::MergeRecord,
+    subbuf::{Item, ItemKind, SubBufLayout},
 };
-
-use super::batch::Batch;
 
 /// Remembers in which sub-buffer each CPU is.
 #[derive(Debug, Default)]
@@ -23,15 +21,16 @@ impl Places {
     }
 }
 
-/// What `--debug` shows for the last record of the batch: behind the boundary mark, and behind the record's text.
+/// What `--debug` shows for a record: behind the boundary mark, and behind the record's text.
 ///
 /// `base`: where the CPU's data begin in the copy that the reference unpacks compressed data to.
-pub fn texts(batch: &Batch, merge: &Merge, base: u64) -> (String, String) {
+pub fn texts(layout: &SubBufLayout, record: &MergeRecord<'_>, base: u64) -> (String, String) {
     let (mut mark, mut suffix) = (String::new(), String::new());
-    let Some(layout) = merge.inputs().first().map(|i| i.stream.layout()) else { return (mark, suffix) };
-    let (Some((offset, data)), Some(record)) = (batch.last_subbuf(layout.size), batch.last()) else {
-        return (mark, suffix);
-    };
+    let place = &record.stream_record;
+    let offset = place.subbuf_offset();
+    let data = place.block().data().get(place.subbuf_start()..).unwrap_or_default();
+    let data = data.get(..layout.size).unwrap_or(data);
+    let record = record.record();
     let (Ok(header), Ok(items)) = (layout.header(data, offset), layout.items(data, offset)) else {
         return (mark, suffix);
     };

@@ -164,6 +164,7 @@ impl<'a> Pass<'a> {
             let (Some(merge), Some(stream)) = (self.merges.get_mut(tag as usize), streams.get(tag as usize)) else {
                 break;
             };
+            let layout = if self.wants.debug { merge.inputs().first().map(|i| i.stream.layout()) } else { None };
             let Some(record) = merge.next() else { break };
             if self.until.is_some_and(|until| record.ts > until) {
                 break;
@@ -173,6 +174,13 @@ impl<'a> Pass<'a> {
             let first = match &mut self.places {
                 Some(places) => places.is_first(tag, input, record.stream_record.subbuf_offset()),
                 None => false,
+            };
+            let texts = match layout {
+                Some(layout) if self.places.is_some() => {
+                    let base = self.bases.get(&(tag, cpu)).copied().unwrap_or(0);
+                    debug::texts(&layout, &record, base)
+                },
+                _ => Default::default(),
             };
             if self.select.is_active() && !self.select.shows(tag, stream, &record, seq) {
                 continue;
@@ -218,7 +226,7 @@ impl<'a> Pass<'a> {
                 continue;
             }
             if !plain || lost != Lost::None {
-                self.rare(batch, stream, Shown { tag, cpu, ts, lost, first, wakeup, before: shown_ts });
+                self.rare(batch, stream, Shown { cpu, ts, lost, first, texts, wakeup, before: shown_ts });
             }
             seq += 1;
             shown_ts = Some(ts);
@@ -254,13 +262,7 @@ impl<'a> Pass<'a> {
         }
         let mut extra = Extra { lost: shown.lost, wakeup: shown.wakeup, ..Extra::default() };
         if self.wants.boundary {
-            let (mark, suffix) = match self.merges.get(shown.tag as usize) {
-                Some(merge) if self.wants.debug => {
-                    let base = self.bases.get(&(shown.tag, shown.cpu)).copied().unwrap_or(0);
-                    debug::texts(batch, merge, base)
-                }
-                _ => Default::default(),
-            };
+            let (mark, suffix) = shown.texts;
             extra.boundary = shown.first.then_some(mark);
             extra.suffix = suffix;
         }
@@ -272,11 +274,12 @@ impl<'a> Pass<'a> {
 
 /// A record that is going to be shown.
 struct Shown {
-    tag: u32,
     cpu: u32,
     ts: u64,
     lost: Lost,
     first: bool,
+    /// What `--debug` adds.
+    texts: (String, String),
     wakeup: Option<u64>,
     before: Option<u64>,
 }
