@@ -197,7 +197,11 @@ impl Decoder {
 
     /// The last column of a record: by its plugin, its print fmt, or as raw fields.
     pub fn print_info(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
-        crate::print::info(&PrintCx { dec: self, ..*cx }, out);
+        if std::ptr::eq(cx.dec, self) {
+            crate::print::info(cx, out);
+        } else {
+            crate::print::info(&PrintCx { dec: self, ..*cx }, out);
+        }
     }
 
     /// The last column of a record by its print fmt, without its plugin.
@@ -220,6 +224,13 @@ impl Decoder {
         if crate::print::prints_raw(self, event) {
             crate::print::visit_raw(self, event, data, seq);
         }
+    }
+
+    /// Whether records of an event may be printed as raw fields: because it was asked for, or its print fmt cannot be understood.
+    ///
+    /// These records need [`PrintCx::reach`], and [`Decoder::visit`] where they are printed on many threads.
+    pub fn may_print_raw(&self, event: &Event) -> bool {
+        crate::print::may_print_raw(self, event)
     }
 
     /// Why the print fmt of an event cannot be understood, so that its records are printed as raw fields; `None`: it can.

@@ -4,7 +4,10 @@
 //! `[module]`. It has several megabytes on a usual kernel, so it is kept as it is; only sorted addresses and the places
 //! of the names are stored beside it, and an index by name is made when something asks by name.
 
-use std::sync::OnceLock;
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use crate::Result;
 
@@ -36,6 +39,65 @@ struct Table {
     text: Vec<u8>,
     addrs: Vec<u64>,
     places: Vec<Place>,
+    found: Found,
+}
+
+/// A symbol found by its address.
+#[derive(Clone, Copy, Debug)]
+pub struct Name<'a> {
+    /// Where it begins.
+    pub addr: u64,
+    /// Its name and all that follows it in the text.
+    text: &'a [u8],
+    len: usize,
+}
+
+impl<'a> Name<'a> {
+    /// The name.
+    #[inline]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.text.get(..self.len).unwrap_or_default()
+    }
+
+    /// Appends the name: a short one by a copy of fixed size.
+    #[inline(always)]
+    pub fn push(&self, out: &mut Vec<u8>) {
+        match self.text.first_chunk::<32>() {
+            Some(chunk) if self.len <= chunk.len() => {
+                let end = out.len() + self.len;
+                out.extend_from_slice(chunk);
+                out.truncate(end);
+            }
+            _ => out.extend_from_slice(self.bytes()),
+        }
+    }
+}
+
+/// Slots of the memory of addresses that were asked for; a power of two.
+const FOUND: usize = 1 << 12;
+/// Bits of a slot that hold the number of the symbol; the others hold the low bits of the address.
+const NUMBER_BITS: u32 = 20;
+
+/// Which symbol an address was found to lie in: traces ask for the same ones over and over, and a search in a table of a
+/// hundred thousand misses the cache at most of its steps.
+#[derive(Default)]
+struct Found(Box<[AtomicU64]>);
+
+impl std::fmt::Debug for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Found")
+    }
+}
+
+impl Found {
+    fn new() -> Found {
+        Found((0..FOUND).map(|_| AtomicU64::new(u64::MAX)).collect())
+    }
+
+    #[inline(always)]
+    fn slot(&self, addr: u64) -> Option<&AtomicU64> {
+        self.0.get((addr.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize)
+    }
 }
 
 /// The kernel's symbols, read when first asked.
@@ -49,6 +111,7 @@ pub struct Kallsyms {
     extra: Vec<u8>,
     table: OnceLock<Table>,
     by_name: OnceLock<Vec<(u32, u32)>>,
+    nul: OnceLock<bool>,
 }
 
 impl std::fmt::Debug for Kallsyms {
@@ -66,7 +129,13 @@ impl Default for Kallsyms {
 impl Kallsyms {
     /// Symbols of a text that is loaded when the first symbol is asked for. A text that cannot be loaded counts as empty.
     pub fn new(load: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'static) -> Self {
-        Kallsyms { load: Box::new(load), extra: Vec::new(), table: OnceLock::new(), by_name: OnceLock::new() }
+        Kallsyms {
+            load: Box::new(load),
+            extra: Vec::new(),
+            table: OnceLock::new(),
+            by_name: OnceLock::new(),
+            nul: OnceLock::new(),
+        }
     }
 
     /// Symbols of a text at hand.
@@ -108,6 +177,11 @@ impl Kallsyms {
         self.len() == 0
     }
 
+    /// Whether some name may have a NUL in it, as only a damaged text has.
+    pub fn has_nul(&self) -> bool {
+        *self.nul.get_or_init(|| memchr::memchr(0, &self.table().text).is_some())
+    }
+
     /// All symbols sorted by address.
     pub fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
         let table = self.table();
@@ -118,7 +192,23 @@ impl Kallsyms {
     /// behind the start of the last one, whose end is not known.
     pub fn find(&self, addr: u64) -> Option<Symbol<'_>> {
         let table = self.table();
-        table.index(addr).and_then(|i| table.symbol(i))
+        table.index_of(addr).and_then(|i| table.symbol(i))
+    }
+
+    /// As [`Kallsyms::find`], without the module.
+    #[inline]
+    pub fn name_at(&self, addr: u64) -> Option<Name<'_>> {
+        let table = match self.table.get() {
+            Some(table) => table,
+            None => self.table(),
+        };
+        let i = table.index_of(addr)?;
+        let place = table.places.get(i)?;
+        Some(Name {
+            addr: *table.addrs.get(i)?,
+            text: table.text.get(place.start as usize..)?,
+            len: usize::from(place.len),
+        })
     }
 
     /// Where the symbol of this name begins; of several the one with the lowest address.
@@ -163,7 +253,7 @@ impl Table {
             at += used;
         }
         sort_by_address(&mut addrs, &mut places);
-        Table { text, addrs, places }
+        Table { text, addrs, places, found: Found::new() }
     }
 
     fn name(&self, i: usize) -> Option<&[u8]> {
@@ -183,6 +273,25 @@ impl Table {
             }),
         };
         Some(Symbol { addr: *self.addrs.get(i)?, name: self.name(i)?, module })
+    }
+
+    /// As [`Table::index`], without a search for an address that was asked for before.
+    #[inline]
+    fn index_of(&self, addr: u64) -> Option<usize> {
+        let slot = self.found.slot(addr)?;
+        let word = slot.load(Ordering::Relaxed);
+        let number = (word & ((1 << NUMBER_BITS) - 1)) as usize;
+        if word >> NUMBER_BITS == addr << NUMBER_BITS >> NUMBER_BITS
+            && let Some([begin, end]) = self.addrs.get(number..number + 2)
+            && (*begin..*end).contains(&addr)
+        {
+            return Some(number);
+        }
+        let number = self.index(addr)?;
+        if number < 1 << NUMBER_BITS {
+            slot.store(addr << NUMBER_BITS | number as u64, Ordering::Relaxed);
+        }
+        Some(number)
     }
 
     /// A plain binary search; its path decides between symbols at one address.

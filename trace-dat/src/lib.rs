@@ -54,6 +54,7 @@ pub mod print;
 pub mod printk;
 pub mod read;
 pub mod ring;
+pub mod short;
 pub mod source;
 pub mod time;
 pub mod warning;

@@ -44,6 +44,10 @@ impl Function {
 }
 
 impl EventPrinter for Function {
+    fn is_free_of_nul(&self, dec: &Decoder) -> bool {
+        self.ip.is_some() && self.repeats.is_none() && !dec.symbols().has_nul()
+    }
+
     fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
         let (endian, data) = (cx.dec.endian(), cx.rec.data);
         let Some(ip) = self.ip else {
@@ -64,7 +68,7 @@ impl EventPrinter for Function {
         if let Some(args) = self.args.and_then(|at| data.get(at..)).filter(|a| a.len() >= LEAST_ARGS) {
             out.push(b'(');
             if let Some(func) = func {
-                print_args(cx.dec, func.name, args, out);
+                print_args(cx.dec, func.bytes(), args, out);
             }
             out.push(b')');
         }

@@ -22,6 +22,12 @@ use crate::{Decoder, Record, format::Event};
 pub trait EventPrinter: Send + Sync + std::fmt::Debug {
     /// Appends the text of the record to `out`. Never fails: what cannot be printed becomes raw fields or a note.
     fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>);
+
+    /// Whether no text of this printer has a NUL in it, which would end it. Asked once for each event.
+    fn is_free_of_nul(&self, dec: &Decoder) -> bool {
+        let _ = dec;
+        false
+    }
 }
 
 /// A record with all that its text may depend on.

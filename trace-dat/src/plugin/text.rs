@@ -3,7 +3,7 @@
 use crate::{
     Decoder, Endian,
     format::{Event, FieldFlags},
-    kallsyms::Symbol,
+    kallsyms::Name,
 };
 
 /// A number field of an event, found once.
@@ -114,20 +114,23 @@ pub(crate) fn hex_padded(out: &mut Vec<u8>, n: u64) {
 /// Appends blanks.
 #[inline]
 pub(crate) fn blanks(out: &mut Vec<u8>, n: usize) {
-    const BLANKS: [u8; 64] = [b' '; 64];
-    match BLANKS.get(..n) {
-        Some(few) => out.extend_from_slice(few),
-        None => out.resize(out.len() + n, b' '),
+    let end = out.len() + n;
+    if n <= 32 {
+        // A copy of fixed size, of which the rest is cut off again.
+        out.extend_from_slice(&[b' '; 32]);
+        out.truncate(end);
+    } else {
+        out.resize(end, b' ');
     }
 }
 
 /// Appends the name of the symbol at `addr` and, when `offset` is set, `+0xOFF `; the address when there is none.
 #[inline]
-pub(crate) fn symbol<'d>(dec: &'d Decoder, addr: u64, offset: bool, out: &mut Vec<u8>) -> Option<Symbol<'d>> {
-    let found = dec.symbols().find(addr);
+pub(crate) fn symbol<'d>(dec: &'d Decoder, addr: u64, offset: bool, out: &mut Vec<u8>) -> Option<Name<'d>> {
+    let found = dec.symbols().name_at(addr);
     match &found {
         Some(s) => {
-            out.extend_from_slice(s.name);
+            s.push(out);
             if offset {
                 out.extend_from_slice(b"+0x");
                 hex(out, addr.wrapping_sub(s.addr));

@@ -23,7 +23,11 @@ use self::{eval::Cx, program::Program, raw::RawPlan};
 #[derive(Debug)]
 enum Mode {
     Raw,
-    Plugin(Box<dyn EventPrinter>),
+    Plugin {
+        printer: Box<dyn EventPrinter>,
+        /// Whether its texts may have a NUL in them.
+        nul: bool,
+    },
     Fmt,
 }
 
@@ -50,7 +54,7 @@ fn mode<'a>(dec: &Decoder, event: &'a Event) -> &'a Mode {
             && !chosen(&o.no_plugin_events, event)
             && let Some(p) = crate::plugin::printer_for(dec, event)
         {
-            return Mode::Plugin(p);
+            return Mode::Plugin { nul: !p.is_free_of_nul(dec), printer: p };
         }
         Mode::Fmt
     })
@@ -64,8 +68,14 @@ fn program<'a>(dec: &Decoder, event: &'a Event) -> &'a Program {
 pub(crate) fn info(cx: &PrintCx<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     match mode(cx.dec, cx.event) {
-        Mode::Fmt => pretty(cx, out),
-        Mode::Plugin(p) => p.print(cx, out),
+        Mode::Fmt => match program(cx.dec, cx.event) {
+            Program::Ops { ops, nul: false } => {
+                return program::run(ops, &Cx::new(cx.dec, cx.rec.data, cx.reach), out);
+            }
+            _ => pretty(cx, out),
+        },
+        Mode::Plugin { printer, nul: false } => return printer.print(cx, out),
+        Mode::Plugin { printer, .. } => printer.print(cx, out),
         Mode::Raw => raw::print(cx, out),
     }
     // A NUL ends the text, as it does in C.
@@ -77,7 +87,7 @@ pub(crate) fn info(cx: &PrintCx<'_>, out: &mut Vec<u8>) {
 /// Prints a record by its print fmt.
 pub(crate) fn pretty(cx: &PrintCx<'_>, out: &mut Vec<u8>) {
     match program(cx.dec, cx.event) {
-        Program::Ops(ops) => program::run(ops, &Cx::new(cx.dec, cx.rec.data, cx.reach), out),
+        Program::Ops { ops, .. } => program::run(ops, &Cx::new(cx.dec, cx.rec.data, cx.reach), out),
         Program::Bprint(b) => b.print(&Cx::new(cx.dec, cx.rec.data, cx.reach), out),
         Program::Failed(_) => {
             out.extend_from_slice(b"[FAILED TO PARSE]");
@@ -95,9 +105,14 @@ pub(crate) fn raw_fields(cx: &PrintCx<'_>, out: &mut Vec<u8>) {
 pub(crate) fn prints_raw(dec: &Decoder, event: &Event) -> bool {
     match mode(dec, event) {
         Mode::Raw => true,
-        Mode::Plugin(_) => false,
+        Mode::Plugin { .. } => false,
         Mode::Fmt => matches!(program(dec, event), Program::Failed(_)),
     }
+}
+
+/// True when records of an event may be printed as raw fields: also by a plugin that leaves some to a print fmt that cannot be understood.
+pub(crate) fn may_print_raw(dec: &Decoder, event: &Event) -> bool {
+    matches!(mode(dec, event), Mode::Raw) || matches!(program(dec, event), Program::Failed(_))
 }
 
 /// Notes which text fields of a record do not hold text.

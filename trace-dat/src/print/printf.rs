@@ -276,26 +276,37 @@ const HEX: [u8; 16] = *b"0123456789abcdef";
 #[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
 #[inline]
 pub(crate) fn hex(out: &mut Vec<u8>, v: u64) {
-    let n = (64 - (v | 1).leading_zeros() as usize).div_ceil(4);
-    let mut b = [0u8; 16];
-    let mut v = v;
-    for d in b.iter_mut().rev() {
-        *d = HEX[(v & 15) as usize];
-        v >>= 4;
-    }
-    out.extend_from_slice(b.get(16 - n..).unwrap_or(&[]));
+    hex_zeros(out, v, 1);
 }
 
 /// A number in base 16 with zeros in front, `width` digits at least (16 at most).
 #[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
 #[inline]
 pub(crate) fn hex_zeros(out: &mut Vec<u8>, v: u64, width: usize) {
-    let n = (64 - (v | 1).leading_zeros() as usize).div_ceil(4).max(width);
-    let mut b = [0u8; 16];
-    for (two, byte) in b.chunks_exact_mut(2).zip(v.to_be_bytes()) {
-        two.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-    }
-    out.extend_from_slice(b.get(16usize.saturating_sub(n)..).unwrap_or(&[]));
+    let n = (64 - (v | 1).leading_zeros() as usize).div_ceil(4).clamp(width.min(16), 16);
+    // The highest digit that is shown goes to the top: what is cut off stands at the end.
+    let v = v.rotate_right(4 * n as u32);
+    let mut digits = [0u8; 16];
+    let (high, low) = digits.split_at_mut(8);
+    high.copy_from_slice(&hex8((v >> 32) as u32));
+    low.copy_from_slice(&hex8(v as u32));
+    let end = out.len() + n;
+    out.extend_from_slice(&digits);
+    out.truncate(end);
+}
+
+/// Eight hexadecimal digits at once, in one register.
+#[inline(always)]
+fn hex8(v: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // Each half of a byte to a byte of its own.
+    let mut x = u64::from(v);
+    x = (x | x << 16) & 0x0000_ffff_0000_ffff;
+    x = (x | x << 8) & 0x00ff_00ff_00ff_00ff;
+    x = (x | x << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // From 10 on a letter: '0' + n and 39 more.
+    let letters = (x + 6 * ONES) >> 4 & ONES;
+    (x + 0x30 * ONES + letters * 39).to_be_bytes()
 }
 
 /// A byte as two hexadecimal digits.

@@ -11,12 +11,13 @@ use crate::{
         eval::{Builder, Call, Cx, Loc, Node, Place},
         printf::{self, Conv, Piece, Ptr, Spec, Star},
     },
+    short::ShortText,
 };
 
 /// One step.
 #[derive(Debug)]
 pub(crate) enum Op {
-    Lit(Box<[u8]>),
+    Lit(ShortText),
     /// Plain `%d`, `%u`, `%x` of 32 bits and `%lld`, `%llu`, `%llx` of 64 bits.
     I32(Node),
     U32(Node),
@@ -128,12 +129,29 @@ pub(crate) enum TextSrc {
     Call(Box<Call>),
 }
 
+impl Op {
+    /// Whether its text may have a NUL in it, which ends the whole text.
+    fn may_give_nul(&self) -> bool {
+        match self {
+            Op::Lit(text) => text.bytes().contains(&0),
+            Op::Num { conv, .. } => *conv == b'c',
+            Op::I32(_) | Op::U32(_) | Op::X32(_) | Op::I64(_) | Op::U64(_) | Op::X64(_) | Op::Hex0 { .. } => false,
+            Op::Mac { .. } | Op::V4 { .. } | Op::V6 { .. } | Op::Uuid { .. } => false,
+            _ => true,
+        }
+    }
+}
+
 /// How an event's records become text.
 #[derive(Debug)]
 pub(crate) enum Program {
     /// The print fmt cannot be understood, for this reason.
     Failed(String),
-    Ops(Box<[Op]>),
+    Ops {
+        ops: Box<[Op]>,
+        /// Whether the text may have a NUL in it.
+        nul: bool,
+    },
     /// `bprint`: the format is in the record.
     Bprint(super::bprint::Bprint),
 }
@@ -154,7 +172,7 @@ impl Program {
             return Program::Bprint(b);
         }
         match parse_fmt(dec, event).and_then(|f| compile_ops(dec, event, &f)) {
-            Ok(ops) => Program::Ops(ops.into()),
+            Ok(ops) => Program::Ops { nul: ops.iter().any(Op::may_give_nul), ops: ops.into() },
             Err(why) => Program::Failed(why),
         }
     }
@@ -162,7 +180,7 @@ impl Program {
 
 /// Constants that the reference says instead of an address when the argument has the wrong size.
 fn lit(text: &str) -> Op {
-    Op::Lit(text.as_bytes().into())
+    Op::Lit(ShortText::new(text.as_bytes()))
 }
 
 /// Compiles a parsed print fmt.
@@ -173,7 +191,7 @@ pub(crate) fn compile_ops(dec: &Decoder, event: &Event, fmt: &PrintFmt) -> Resul
     for piece in printf::pieces(fmt.format.as_bytes())? {
         let (spec, conv) = match piece {
             Piece::Lit(l) => {
-                ops.push(Op::Lit(l.into()));
+                ops.push(Op::Lit(ShortText::new(&l)));
                 continue;
             }
             Piece::Conv(spec, conv) => (spec, conv),
@@ -256,14 +274,14 @@ fn pointer_op(b: &Builder<'_>, ptr: Ptr, star: Option<Node>, arg: &Expr) -> Op {
                     };
                     Op::Sock { place, len, big, port, compressed, reversed }
                 }
-                None => Op::Lit(Box::default()),
+                None => Op::Lit(ShortText::default()),
             },
-            _ => Op::Lit(Box::default()),
+            _ => Op::Lit(ShortText::default()),
         },
         Ptr::Bytes { sep } => match arg {
             Expr::DynArray(id) => match b.event.field_by_id(*id) {
                 Some(f) => Op::Bytes { loc: Loc::of(f), len: star, sep },
-                None => Op::Lit(Box::default()),
+                None => Op::Lit(ShortText::default()),
             },
             e => lit(&format!("ARG TYPE NOT FIELD BUT {}", e.kind_number())),
         },
@@ -576,7 +594,7 @@ fn fixed<const N: usize>(cx: &Cx<'_>, at: u32) -> [u8; N] {
 pub(crate) fn run(ops: &[Op], cx: &Cx<'_>, out: &mut Vec<u8>) {
     for op in ops {
         match op {
-            Op::Lit(l) => out.extend_from_slice(l),
+            Op::Lit(l) => l.push(out),
             Op::I32(n) => printf::idec(out, i64::from(n.eval(cx) as i32)),
             Op::U32(n) => printf::dec(out, u64::from(n.eval(cx) as u32)),
             Op::X32(n) => printf::hex(out, u64::from(n.eval(cx) as u32)),

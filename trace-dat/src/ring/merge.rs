@@ -359,6 +359,11 @@ impl Batch {
         });
     }
 
+    /// Takes the last record back. Its block stays.
+    pub fn pop(&mut self) {
+        self.records.pop();
+    }
+
     /// How many records there are.
     pub fn len(&self) -> usize {
         self.records.len()

@@ -1,6 +1,10 @@
 //! Some thousand records on their way to be printed.
 
-use trace_dat::{Lost, Record, plugin::Note, ring::merge::MergeRecord};
+use trace_dat::{
+    Lost, Record,
+    plugin::Note,
+    ring::merge::{Batch as Records, MergeRecord},
+};
 
 use super::{
     line::{Columns, Extra, Line, LinePrinter},
@@ -11,8 +15,10 @@ use crate::sys::fetch_for_write;
 
 /// A batch is full with so many records …
 const FULL: usize = 2048;
-/// … or so many bytes of records.
+/// … or so many bytes of records …
 const FULL_BYTES: usize = 1 << 20;
+/// … or when it keeps so many bytes of blocks alive.
+const FULL_BLOCKS: usize = 3 << 20;
 /// Records that are fetched from another core's cache at a time.
 const AHEAD: usize = 32;
 
@@ -47,6 +53,8 @@ struct Entry {
     kind: Kind,
     /// Whether there are rare things to show.
     extra: bool,
+    /// Whether what lies behind it may be shown.
+    raw: bool,
 }
 
 /// Records in the order of the output.
@@ -65,14 +73,27 @@ pub struct Batch {
     diffs: Vec<Option<i64>>,
     /// Rare things, in the order of their records.
     extras: Vec<Extra>,
+    /// Those that are shown as raw fields, with all that lies behind them: an array may be declared longer than its record.
+    raw: Records,
 }
 
 impl Batch {
-    /// Adds a record.
+    /// Adds a record. `raw`: it may be shown as raw fields.
     #[inline(always)]
-    pub fn push(&mut self, record: &MergeRecord<'_>, tag: u32) {
+    pub fn push(&mut self, record: &MergeRecord<'_>, tag: u32, raw: bool) {
         self.add(record, tag, Kind::Line);
         self.lines += 1;
+        if raw {
+            self.add_raw(record);
+        }
+    }
+
+    #[inline(never)]
+    fn add_raw(&mut self, record: &MergeRecord<'_>) {
+        self.raw.push(record);
+        if let Some(entry) = self.entries.last_mut() {
+            entry.raw = true;
+        }
     }
 
     #[inline(always)]
@@ -91,6 +112,7 @@ impl Batch {
             indent: 0,
             kind,
             extra: false,
+            raw: false,
         });
     }
 
@@ -98,6 +120,13 @@ impl Batch {
     pub fn pop(&mut self) {
         while let Some(entry) = self.entries.pop() {
             self.data.truncate(entry.start as usize);
+            if entry.raw {
+                self.raw.pop();
+            }
+            if self.entries.is_empty() {
+                // This lets go of the blocks.
+                self.raw.clear();
+            }
             if entry.kind != Kind::LeafExit {
                 self.lines -= 1;
                 break;
@@ -182,46 +211,76 @@ impl Batch {
     /// Whether it is time to print it. `limit`: a number of records that is enough.
     #[inline(always)]
     pub fn is_full(&self, limit: usize) -> bool {
-        self.entries.len() >= limit.min(FULL) || self.data.len() >= FULL_BYTES
+        self.entries.len() >= limit.min(FULL)
+            || self.data.len() >= FULL_BYTES
+            || (!self.raw.is_empty() && self.raw.len().is_multiple_of(64) && self.raw.block_bytes() > FULL_BLOCKS)
     }
 
     /// All records, ready to be printed.
     #[inline(always)]
-    pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
-        let mut extras = self.extras.iter();
-        let mut number = 0;
-        self.entries.iter().enumerate().filter_map(move |(i, entry)| {
-            if i % AHEAD == 0 {
-                self.fetch_ahead(i);
-            }
-            let leaf_exit = match entry.kind {
-                Kind::Line => None,
-                Kind::Leaf => self.entries.get(i + 1).map(|e| self.record(e)),
-                Kind::LeafExit => return None,
-            };
-            let line = number;
-            number += 1;
-            Some(Line {
-                stream: entry.tag,
-                rec: self.record(entry),
-                reach: self.reach(entry),
-                ts: entry.ts,
-                seq: self.seq + line as u64,
-                note: Note { indent: entry.indent, leaf_exit },
-                diff: self.diffs.get(line).copied().flatten(),
-                extra: if entry.extra { extras.next() } else { None },
-            })
-        })
+    pub fn lines(&self) -> Lines<'_> {
+        Lines { batch: self, at: 0, number: 0, fetched: 0, extras: self.extras.iter(), raw: 0 }
     }
 
     /// Has the entries from `i` on come to this core's cache, and the bytes of those that were fetched before.
     #[inline]
     fn fetch_ahead(&self, i: usize) {
         let from = if i == 0 { 0 } else { i + 2 * AHEAD };
-        fetch_for_write(self.entries.get(from..).map(|e| e.get(..i + 3 * AHEAD - from).unwrap_or(e)).unwrap_or_default());
+        fetch_for_write(
+            self.entries.get(from..).map(|e| e.get(..i + 3 * AHEAD - from).unwrap_or(e)).unwrap_or_default(),
+        );
         let place = |n: usize| self.entries.get(n).map_or(self.data.len(), |e| e.start as usize);
         let from = if i == 0 { 0 } else { place(i + AHEAD) };
         fetch_for_write(self.data.get(from..place(i + 2 * AHEAD)).unwrap_or_default());
+    }
+}
+
+/// The records of a [`Batch`].
+pub struct Lines<'a> {
+    batch: &'a Batch,
+    at: usize,
+    number: usize,
+    /// When this one's turn comes, further ones are fetched.
+    fetched: usize,
+    extras: std::slice::Iter<'a, Extra>,
+    raw: usize,
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Line<'a>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Line<'a>> {
+        let batch = self.batch;
+        let entry = batch.entries.get(self.at)?;
+        if self.at >= self.fetched {
+            batch.fetch_ahead(self.fetched);
+            self.fetched += AHEAD;
+        }
+        self.at += 1;
+        let rec = batch.record(entry);
+        let mut leaf_exit = None;
+        if entry.kind == Kind::Leaf {
+            leaf_exit = batch.entries.get(self.at).map(|e| batch.record(e));
+            self.at += 1;
+        }
+        let line = self.number;
+        self.number += 1;
+        let mut reach = rec.data;
+        if entry.raw {
+            reach = batch.raw.get(self.raw).map_or(reach, |(r, _)| batch.raw.reach(r));
+            self.raw += 1;
+        }
+        Some(Line {
+            stream: entry.tag,
+            rec,
+            reach,
+            ts: entry.ts,
+            seq: batch.seq + line as u64,
+            note: Note { indent: entry.indent, leaf_exit },
+            diff: batch.diffs.get(line).copied().flatten(),
+            extra: if entry.extra { self.extras.next() } else { None },
+        })
     }
 }
 
@@ -245,6 +304,7 @@ impl pipeline::Batch for Batch {
         self.lines = 0;
         self.diffs.clear();
         self.extras.clear();
+        self.raw.clear();
         self.head.clear();
     }
 }

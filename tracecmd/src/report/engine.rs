@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use trace_dat::{
     Lost,
     plugin::seq::{Sequencer, Visit},
-    ring::merge::Merge as RingMerge,
+    ring::merge::{Merge as RingMerge, MergeRecord},
 };
 
 use super::{
@@ -153,6 +153,7 @@ impl<'a> Pass<'a> {
         self.start();
         let streams = self.streams;
         let mut sequencer = Sequencer::new();
+        let mut raw_events = RawEvents::default();
         let mut seq = 0u64;
         let mut skip = self.skip;
         let mut shown_ts = None;
@@ -175,25 +176,23 @@ impl<'a> Pass<'a> {
                 Some(places) => places.is_first(tag, input, record.stream_record.subbuf_offset()),
                 None => false,
             };
-            let texts = match layout {
-                Some(layout) if self.places.is_some() => {
-                    let base = self.bases.get(&(tag, cpu)).copied().unwrap_or(0);
-                    debug::texts(&layout, &record, base)
-                },
-                _ => Default::default(),
-            };
             if self.select.is_active() && !self.select.shows(tag, stream, &record, seq) {
                 continue;
             }
+            let texts = match layout {
+                Some(layout) if self.wants.boundary => {
+                    let base = self.bases.get(&(tag, cpu)).copied().unwrap_or(0);
+                    Some(debug::texts(&layout, &record, base))
+                }
+                _ => None,
+            };
             let batch = to.batch();
-            batch.push(&record, tag);
+            let raw = raw_events.visit(stream, &record, seq);
+            batch.push(&record, tag, raw);
 
             // From here on the record is the batch's: the merge may be asked for the next one.
             let visit = {
                 let Some(last) = batch.last() else { continue };
-                if let Some(event) = stream.dec.event_of(last.data) {
-                    stream.dec.visit(event, last.data, seq);
-                }
                 sequencer.visit(&stream.dec, &last, seq, || merge.peek().map(|r| r.record()))
             };
             match visit {
@@ -216,10 +215,6 @@ impl<'a> Pass<'a> {
             if skip > 0 {
                 skip -= 1;
                 batch.pop();
-                if batch.is_full(enough) {
-                    // Nothing in it is shown; this lets go of its blocks.
-                    pipeline::Batch::clear(batch);
-                }
                 shown_ts = Some(ts);
                 seq += 1;
                 batch.seq = seq;
@@ -262,13 +257,52 @@ impl<'a> Pass<'a> {
         }
         let mut extra = Extra { lost: shown.lost, wakeup: shown.wakeup, ..Extra::default() };
         if self.wants.boundary {
-            let (mark, suffix) = shown.texts;
+            let (mark, suffix) = shown.texts.unwrap_or_default();
             extra.boundary = shown.first.then_some(mark);
             extra.suffix = suffix;
         }
         if extra.lost != Lost::None || extra.boundary.is_some() || extra.wakeup.is_some() || !extra.suffix.is_empty() {
             batch.set_extra(extra);
         }
+    }
+}
+
+/// Which events are shown as raw fields, whose records are looked at in their order.
+#[derive(Debug, Default)]
+struct RawEvents {
+    /// By input and id: 0 for an event that was not seen yet.
+    known: Vec<Vec<u8>>,
+}
+
+impl RawEvents {
+    const PLAIN: u8 = 1;
+    const RAW: u8 = 2;
+
+    /// Has the decoder look at a record that is shown as raw fields, and tells whether it is.
+    #[inline(always)]
+    fn visit(&mut self, stream: &Stream, record: &MergeRecord<'_>, seq: u64) -> bool {
+        let data = record.record().data;
+        let Some(id) = data.first_chunk::<2>() else { return false };
+        let id = usize::from(stream.dec.endian().u16(*id));
+        self.known.get(stream.input).and_then(|k| k.get(id)) != Some(&Self::PLAIN) && self.look(stream, data, id, seq)
+    }
+
+    #[cold]
+    fn look(&mut self, stream: &Stream, data: &[u8], id: usize, seq: u64) -> bool {
+        let Some(event) = stream.dec.event_of(data) else { return false };
+        if self.known.len() <= stream.input {
+            self.known.resize(stream.input + 1, Vec::new());
+        }
+        let Some(known) = self.known.get_mut(stream.input) else { return false };
+        if known.len() <= id {
+            known.resize(id + 1, 0);
+        }
+        let Some(known) = known.get_mut(id) else { return false };
+        if *known == 0 {
+            *known = if stream.dec.may_print_raw(event) { Self::RAW } else { Self::PLAIN };
+        }
+        stream.dec.visit(event, data, seq);
+        *known == Self::RAW
     }
 }
 
@@ -279,7 +313,7 @@ struct Shown {
     lost: Lost,
     first: bool,
     /// What `--debug` adds.
-    texts: (String, String),
+    texts: Option<(String, String)>,
     wakeup: Option<u64>,
     before: Option<u64>,
 }

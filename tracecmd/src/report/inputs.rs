@@ -103,8 +103,9 @@ impl Inputs {
 
 fn open_one(options: &ReportOptions, arg: &InputArg) -> Result<Input> {
     let threads = options.threads.unwrap_or_else(default_threads);
-    // Printing needs the cores more than unpacking does: one thread keeps ahead of many that print.
-    let open = OpenOptions::new().threads(if threads > 1 { (threads / 4).clamp(1, 4) } else { 0 });
+    // Printing needs the cores more than unpacking does: one thread keeps ahead of many that print. With two cores the
+    // thread that merges unpacks too: what another core has unpacked would have to come over from its cache.
+    let open = OpenOptions::new().threads(if threads > 2 { (threads / 4).clamp(1, 4) } else { 0 });
     let file = match restore::interrupted(Path::new(&arg.path), &open) {
         Some(file) => file?,
         None => open.open(&arg.path)?,

@@ -3,21 +3,15 @@
 //! Every function appends bytes to a buffer that is used again for the next line: nothing here allocates, asks the
 //! locale or goes through `format!`, because each line of a report passes all of it.
 
-use trace_dat::{Endian, format::Event};
+use trace_dat::{Endian, format::Event, short::ShortText};
 
 /// Text that takes the place of a column when the record's event is not in the file.
 pub const UNKNOWN_EVENT: &[u8] = b"[UNKNOWN EVENT]";
 
-const BLANKS: [u8; 64] = [b' '; 64];
-
 /// Appends `n` blanks.
 #[inline]
 pub fn push_blanks(out: &mut Vec<u8>, n: usize) {
-    if let Some(few) = BLANKS.get(..n) {
-        out.extend_from_slice(few);
-    } else {
-        out.resize(out.len() + n, b' ');
-    }
+    out.resize(out.len() + n, b' ');
 }
 
 /// Appends a decimal number.
@@ -35,13 +29,30 @@ pub fn push_num_right<N: itoa::Integer>(out: &mut Vec<u8>, n: N, width: usize) {
     out.extend_from_slice(text);
 }
 
+/// The digits of a number below 100; the table is longer so that no index has to be checked.
+const TWO_DIGITS: [[u8; 2]; 128] = {
+    let mut all = [[b'0'; 2]; 128];
+    let mut n = 0;
+    while n < 100 {
+        all[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
+    }
+    all
+};
+
 /// Appends exactly `N` digits of `n`, which must be below 10^N.
-#[inline]
+#[inline(always)]
 fn push_digits<const N: usize>(out: &mut Vec<u8>, mut n: u32) {
     let mut text = [b'0'; N];
-    for digit in text.iter_mut().rev() {
-        *digit = b'0' + (n % 10) as u8;
-        n /= 10;
+    for two in text.rchunks_mut(2) {
+        match two {
+            [tens, ones] => {
+                [*tens, *ones] = TWO_DIGITS[(n % 100) as usize & 127];
+                n /= 100;
+            }
+            [one] => *one = b'0' + (n % 10) as u8,
+            _ => {}
+        }
     }
     out.extend_from_slice(&text);
 }
@@ -139,44 +150,53 @@ pub enum TimeFormat {
 /// Appends times; the whole seconds of the last one are kept as text.
 #[derive(Debug)]
 pub struct TimeColumn {
-    second: u64,
-    text: Vec<u8>,
+    format: TimeFormat,
+    /// The first time that is shown in the kept second.
+    start: u64,
+    text: ShortText,
 }
 
 impl Default for TimeColumn {
     fn default() -> Self {
-        TimeColumn { second: u64::MAX, text: Vec::with_capacity(24) }
+        // Of no format that keeps seconds: the first time is a change.
+        TimeColumn { format: TimeFormat::Count, start: 0, text: ShortText::default() }
     }
 }
 
+const SECOND: u64 = 1_000_000_000;
+
 impl TimeColumn {
     /// Appends the time column without the colon: ` %5u.%06u`, ` %5u.%09u`, or 12 columns without leading blank.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, out: &mut Vec<u8>, ts: u64, format: TimeFormat) {
-        match format {
-            TimeFormat::Micros => {
-                let micros = ts.wrapping_add(500) / 1000;
-                self.seconds(out, micros / 1_000_000);
-                push_digits::<6>(out, (micros % 1_000_000) as u32);
-            }
-            TimeFormat::Nanos => {
-                self.seconds(out, ts / 1_000_000_000);
-                push_digits::<9>(out, (ts % 1_000_000_000) as u32);
-            }
-            TimeFormat::Count => push_num_right(out, ts, 12),
+        if format == TimeFormat::Count {
+            return push_num_right(out, ts, 12);
+        }
+        let mut within = ts.wrapping_sub(self.start);
+        if within >= SECOND || format != self.format {
+            within = self.change(ts, format);
+        }
+        self.text.push(out);
+        if format == TimeFormat::Micros {
+            push_digits::<6>(out, within as u32 / 1000);
+        } else {
+            push_digits::<9>(out, within as u32);
         }
     }
 
-    #[inline]
-    fn seconds(&mut self, out: &mut Vec<u8>, second: u64) {
-        if self.second != second {
-            self.second = second;
-            self.text.clear();
-            self.text.push(b' ');
-            push_num_right(&mut self.text, second, 5);
-            self.text.push(b'.');
-        }
-        out.extend_from_slice(&self.text);
+    /// Goes to another second; gives the nanoseconds within it.
+    #[cold]
+    fn change(&mut self, ts: u64, format: TimeFormat) -> u64 {
+        // Microseconds are rounded: the second begins half of one earlier.
+        let round = if format == TimeFormat::Micros { 500 } else { 0 };
+        let second = ts.wrapping_add(round) / SECOND;
+        let mut text = vec![b' '];
+        push_num_right(&mut text, second, 5);
+        text.push(b'.');
+        self.format = format;
+        self.start = (second * SECOND).wrapping_sub(round);
+        self.text = ShortText::new(&text);
+        ts.wrapping_sub(self.start)
     }
 }
 

@@ -5,6 +5,7 @@ use trace_dat::{
     comm::UNKNOWN,
     format::Event,
     plugin::{Note, PrintCx},
+    short::ShortText,
 };
 
 use super::{
@@ -62,35 +63,33 @@ pub struct Line<'a> {
     pub extra: Option<&'a Extra>,
 }
 
-/// Entries of the cache of `COMM-PID` texts; a power of two.
-const PIDS: usize = 256;
-/// Bytes of a cached text; longer ones are made anew each time.
-const PID_TEXT: usize = 27;
+/// Entries of the cache of line heads; a power of two.
+const HEADS: usize = 128;
 
-#[derive(Clone, Copy)]
-struct PidText {
-    pid: i32,
-    len: u8,
-    text: [u8; PID_TEXT],
+/// What a line begins with: the prefix of the stream, `COMM-PID`, the CPU and the flags. No text: no entry.
+#[derive(Clone)]
+struct Head {
+    key: u64,
+    text: ShortText<64>,
 }
 
 /// An event with its name column.
 #[derive(Clone)]
 struct Named<'a> {
     event: &'a Event,
-    column: Box<[u8]>,
+    column: ShortText,
 }
 
-/// What a thread remembers about one input.
+/// What a thread remembers about one stream.
 struct Cache<'a> {
-    pids: Pids,
+    heads: Heads,
     events: Events<'a>,
 }
 
 impl Cache<'_> {
     fn new() -> Self {
         Cache {
-            pids: Pids(Box::new([PidText { pid: 0, len: 0, text: [0; PID_TEXT] }; PIDS])),
+            heads: Heads(Box::new([const { Head { key: 0, text: ShortText::EMPTY } }; HEADS])),
             events: Events(Vec::new()),
         }
     }
@@ -121,35 +120,70 @@ impl<'a> Events<'a> {
         if self.0.len() <= usize::from(id) {
             self.0.resize(usize::from(id) + 1, None);
         }
-        *self.0.get_mut(usize::from(id))? = Some(Named { event, column: column.into() });
+        *self.0.get_mut(usize::from(id))? = Some(Named { event, column: ShortText::new(&column) });
         Some(())
     }
 }
 
-/// `COMM-PID` texts of the pids seen last.
-struct Pids(Box<[PidText; PIDS]>);
+/// What the head of a line is made of.
+#[derive(Clone, Copy)]
+struct HeadOf {
+    pid: i32,
+    cpu: u32,
+    flags: u8,
+    preempt: u8,
+}
 
-impl Pids {
-    /// Appends `COMM-PID`. Only a name that stays is kept: an unknown one may be learnt later.
+/// The line heads used last.
+struct Heads(Box<[Head; HEADS]>);
+
+impl Heads {
+    /// Appends the head of a line.
     #[inline(always)]
-    fn push(&mut self, out: &mut Vec<u8>, stream: &Stream, pid: i32, seq: u64, columns: &Columns) {
-        let place = &mut self.0[pid as u32 as usize % PIDS];
-        if place.pid == pid && place.len > 0 {
-            out.extend_from_slice(place.text.get(..usize::from(place.len)).unwrap_or_default());
-            return;
+    fn push(&mut self, out: &mut Vec<u8>, stream: &Stream, columns: &Columns, line: &Line<'_>, of: HeadOf) {
+        let HeadOf { pid, cpu, flags, preempt } = of;
+        let key =
+            u64::from(pid as u32) | u64::from(cpu & 0xffff) << 32 | u64::from(flags) << 48 | u64::from(preempt) << 56;
+        let slot = &mut self.0[(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57) as usize % HEADS];
+        if slot.key == key && cpu < 1 << 16 && line.extra.is_none() && !slot.text.is_empty() {
+            slot.text.push(out);
+        } else {
+            slot.make(out, stream, columns, line, of, key);
         }
-        let comm = stream.dec.comms().lookup(pid, seq);
+    }
+}
+
+impl Head {
+    /// Appends the head, and keeps it. Only a name that stays is kept: an unknown one may be learnt later.
+    #[cold]
+    fn make(&mut self, out: &mut Vec<u8>, stream: &Stream, columns: &Columns, line: &Line<'_>, of: HeadOf, key: u64) {
         let start = out.len();
-        layout::push_comm_pid(out, comm.unwrap_or(UNKNOWN), pid, columns.latency);
-        if columns.guard {
-            color::disarm(out, start);
+        out.extend_from_slice(&stream.prefix);
+        if let Some(extra) = line.extra {
+            push_marks(out, extra, of.cpu, columns.paint);
         }
-        let text = out.get(start..).unwrap_or_default();
-        if let (Some(_), Some(kept)) = (comm, place.text.get_mut(..text.len()))
-            && !stream.dec.comms().may_change(pid)
-        {
-            kept.copy_from_slice(text);
-            (place.pid, place.len) = (pid, text.len() as u8);
+        let comm = stream.dec.comms().lookup(of.pid, line.seq);
+        let name = out.len();
+        layout::push_comm_pid(out, comm.unwrap_or(UNKNOWN), of.pid, columns.latency);
+        if columns.guard {
+            color::disarm(out, name);
+        }
+        layout::push_cpu(out, of.cpu, columns.latency);
+        if columns.raw {
+            out.extend_from_slice(b"-0x");
+            layout::push_hex(out, u64::from(of.flags));
+        } else {
+            if !columns.latency {
+                out.push(b' ');
+            }
+            layout::push_flags(out, of.flags, of.preempt);
+            if stream.common.has_rt_columns() {
+                stream.common.push_rt_columns(out, line.rec.data);
+            }
+        }
+        let stays = comm.is_some() && !stream.dec.comms().may_change(of.pid);
+        if stays && line.extra.is_none() && of.cpu < 1 << 16 && !stream.common.has_rt_columns() {
+            *self = Head { key, text: ShortText::new(out.get(start..).unwrap_or_default()) };
         }
     }
 }
@@ -165,48 +199,29 @@ pub struct LinePrinter<'a> {
 impl<'a> LinePrinter<'a> {
     /// A printer for records of these streams.
     pub fn new(streams: &'a [Stream], columns: Columns) -> Self {
-        // Streams of one input share their decoder, and so the cache.
-        let inputs = streams.iter().map(|s| s.input + 1).max().unwrap_or(0);
-        let caches = (0..inputs).map(|_| Cache::new()).collect();
+        let caches = streams.iter().map(|_| Cache::new()).collect();
         LinePrinter { streams, columns, caches, time: TimeColumn::default() }
     }
 
     /// Appends the line of a record, with the lines that stand before it.
-    #[inline]
+    #[inline(always)]
     pub fn print(&mut self, line: &Line<'_>, out: &mut Vec<u8>) {
-        let Some(stream) = self.streams.get(line.stream as usize) else { return };
-        let Some(cache) = self.caches.get_mut(stream.input) else { return };
+        let at = line.stream as usize;
+        let (Some(stream), Some(cache)) = (self.streams.get(at), self.caches.get_mut(at)) else { return };
         let columns = &self.columns;
         let rec = &line.rec;
 
-        out.extend_from_slice(&stream.prefix);
-        if let Some(extra) = line.extra {
-            push_marks(out, extra, rec.cpu, columns.paint);
-        }
         let (pid, flags, preempt) = stream.common.read(rec.data);
-        let Cache { pids, events } = cache;
+        let Cache { heads, events } = cache;
         // Looked up before the columns, because an event that is not in the file changes all of them.
         if let Some(Named { event, column }) = events.get(stream, rec.data, columns.paint) {
-            pids.push(out, stream, pid, line.seq, columns);
-            layout::push_cpu(out, rec.cpu, columns.latency);
-            if columns.raw {
-                out.extend_from_slice(b"-0x");
-                layout::push_hex(out, u64::from(flags));
-            } else {
-                if !columns.latency {
-                    out.push(b' ');
-                }
-                layout::push_flags(out, flags, preempt);
-                if stream.common.has_rt_columns() {
-                    stream.common.push_rt_columns(out, rec.data);
-                }
-            }
+            heads.push(out, stream, columns, line, HeadOf { pid, cpu: rec.cpu, flags, preempt });
             self.time.push(out, line.ts, stream.time);
             out.push(b':');
             if columns.ts_diff {
                 layout::push_ts_diff(out, line.diff);
             }
-            out.extend_from_slice(column);
+            column.push(out);
             let info = out.len();
             let (note, seq) = (line.note, line.seq);
             let cx = PrintCx { dec: &stream.dec, event, rec: *rec, reach: line.reach, ts: line.ts, note, seq };
@@ -219,6 +234,10 @@ impl<'a> LinePrinter<'a> {
                 color::disarm(out, info);
             }
         } else {
+            out.extend_from_slice(&stream.prefix);
+            if let Some(extra) = line.extra {
+                push_marks(out, extra, rec.cpu, columns.paint);
+            }
             push_unknown(out, columns, flags, line.diff);
         }
         if let Some(extra) = line.extra {

@@ -209,7 +209,7 @@ where
     W: Write + Send,
 {
     let threads = threads.max(1);
-    let jobs = if threads == 1 { 1 } else { threads * 2 + 1 };
+    let jobs = if threads == 1 { 1 } else { threads * 2 + 2 };
     let (free_tx, free) = bounded(jobs + 1);
     let shared = Shared {
         out: Mutex::new(out),
