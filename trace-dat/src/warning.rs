@@ -96,6 +96,20 @@ impl Warnings {
         }
     }
 
+    /// Adds all that another list has, and empties that one.
+    pub fn append(&self, other: &Warnings) {
+        let theirs = std::mem::take(&mut *other.state());
+        let mut state = self.state();
+        state.total += theirs.total;
+        let room = KEEP.saturating_sub(state.kept.len());
+        state.kept.extend(theirs.kept.into_iter().take(room));
+    }
+
+    /// Forgets all.
+    pub fn clear(&self) {
+        *self.state() = State::default();
+    }
+
     /// The warnings that came since the last call.
     pub fn take(&self) -> Vec<Warning> {
         std::mem::take(&mut self.state().kept)

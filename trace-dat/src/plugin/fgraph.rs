@@ -79,6 +79,7 @@ fn duration(ns: u64, out: &mut Vec<u8>) {
 fn below_a_millisecond(ns: u32) -> [u8; 16] {
     /// What stands behind one, two and three digits in front of the point.
     const REST: [u128; 3] = [rest(1), rest(2), rest(3)];
+    #[allow(clippy::indexing_slicing, reason = "done by the compiler")]
     const fn rest(digits: usize) -> u128 {
         let mut text = *b"\0\0\0\0\0\0\0\0\0\0   |  ";
         text[2 + digits + 4] = b' ';

@@ -138,6 +138,22 @@ impl Sequencer {
         }
     }
 
+    /// Whether what is said about a record depends on records far before it, or tells something about later ones.
+    #[inline]
+    pub fn needs_order(&mut self, dec: &Decoder, data: &[u8]) -> bool {
+        let key = std::ptr::from_ref(dec) as usize;
+        let machine = match self.machines.get_mut(self.last) {
+            Some(m) if m.key == key => m,
+            _ => match self.find_machine(dec, key) {
+                Some(m) => m,
+                None => return true,
+            },
+        };
+        let [a, b, ..] = *data else { return false };
+        let id = dec.endian().u16([a, b]);
+        matches!(machine.kinds.get(usize::from(id)), Some(Kind::Function | Kind::Switch | Kind::Wakeup))
+    }
+
     #[cold]
     fn find_machine(&mut self, dec: &Decoder, key: usize) -> Option<&mut Machine> {
         self.last = match self.machines.iter().position(|m| m.key == key) {

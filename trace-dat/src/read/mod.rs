@@ -529,8 +529,14 @@ impl TraceFile {
     ///
     /// A buffer that cannot be read is told to the warnings and left out.
     pub fn inputs(&self, time: &TimeMap, choose: impl Fn(&Buffer, u32) -> bool) -> Vec<Input> {
+        self.inputs_of_many(1, time, choose)
+    }
+
+    /// As [`TraceFile::inputs`], for one of `merges` merges that are read at the same time; they share the memory there is.
+    pub fn inputs_of_many(&self, merges: usize, time: &TimeMap, choose: impl Fn(&Buffer, u32) -> bool) -> Vec<Input> {
         let chosen = |b: &Buffer, c: &CpuData| c.size > 0 && choose(b, c.cpu);
-        let streams = self.buffers().iter().map(|b| b.cpus.iter().filter(|c| chosen(b, c)).count()).sum();
+        let streams = self.buffers().iter().map(|b| b.cpus.iter().filter(|c| chosen(b, c)).count()).sum::<usize>();
+        let streams = streams * merges.max(1);
         let mut inputs = Vec::new();
         for (tag, buffer) in self.buffers().iter().enumerate() {
             for cpu in buffer.cpus.iter().filter(|c| chosen(buffer, c)) {

@@ -7,6 +7,8 @@ use std::sync::{
 
 /// Buffers that are kept for the next block.
 const KEEP: usize = 64;
+/// Buffers have a multiple of so many bytes.
+const STEP: usize = 8 << 10;
 /// Buffers larger than this are not kept.
 const KEEP_LEN: usize = 1 << 20;
 
@@ -14,11 +16,16 @@ const KEEP_LEN: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     free: Mutex<Vec<Vec<u8>>>,
-    /// Bytes of blocks so far.
-    made: AtomicU64,
+    /// Bytes of blocks so far, of all pools of the file.
+    made: Arc<AtomicU64>,
 }
 
 impl Pool {
+    /// Another pool of the same file, for blocks that one thread fills and another one must not.
+    pub fn another(&self) -> Arc<Pool> {
+        Arc::new(Pool { free: Mutex::default(), made: self.made.clone() })
+    }
+
     /// Bytes that blocks were made of so far: read from plain data, or unpacked.
     pub fn made(&self) -> u64 {
         self.made.load(Ordering::Relaxed)
@@ -30,10 +37,12 @@ impl Pool {
         let mut buf = free.pop().unwrap_or_default();
         drop(free);
         if buf.len() < len {
-            if buf.capacity() < len {
-                buf = Vec::with_capacity(len);
+            // Chunks have many lengths: one that grows a little each time would be made anew each time.
+            let room = len.next_multiple_of(STEP);
+            if buf.capacity() < room {
+                buf = Vec::with_capacity(room);
             }
-            buf.resize(len, 0);
+            buf.resize(room, 0);
         }
         buf
     }

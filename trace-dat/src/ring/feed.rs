@@ -1,6 +1,7 @@
 //! Where a CPU's sub-buffers come from: pieces of the file, or chunks that are unpacked, ahead of need by other threads.
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -42,7 +43,6 @@ pub(crate) struct Shared {
     pub warnings: Warnings,
     pub pool: Arc<Pool>,
     threads: usize,
-    unpackers: Mutex<Vec<Unpacker>>,
     ahead: AtomicUsize,
     jobs: OnceLock<Option<Sender<Arc<Job>>>>,
 }
@@ -64,7 +64,6 @@ impl Shared {
             warnings,
             pool: Arc::default(),
             threads,
-            unpackers: Mutex::default(),
             ahead: AtomicUsize::new(0),
             jobs: OnceLock::new(),
         })
@@ -91,13 +90,18 @@ impl Shared {
             })
             .as_ref()
     }
+}
 
-    fn with_unpacker<T>(&self, f: impl FnOnce(&mut Unpacker) -> T) -> T {
-        let mut unpacker = lock(&self.unpackers).pop().unwrap_or_default();
-        let result = f(&mut unpacker);
-        lock(&self.unpackers).push(unpacker);
-        result
-    }
+thread_local! {
+    /// Each thread has its own: the tables of one that another core used last would have to come over from its cache.
+    static UNPACKER: RefCell<Unpacker> = RefCell::default();
+}
+
+fn with_unpacker<T>(f: impl FnOnce(&mut Unpacker) -> T) -> T {
+    UNPACKER.with(|unpacker| match unpacker.try_borrow_mut() {
+        Ok(mut unpacker) => f(&mut unpacker),
+        Err(_) => f(&mut Unpacker::default()),
+    })
 }
 
 /// A chunk of compressed data.
@@ -238,6 +242,8 @@ pub(crate) struct Feed {
     pub subbuf_size: usize,
     /// Bytes of a block.
     pub window: usize,
+    /// Memory of its blocks.
+    pub pool: Arc<Pool>,
     ahead: VecDeque<(Unit, usize, Arc<Job>)>,
 }
 
@@ -249,7 +255,8 @@ impl Feed {
             Data::Packed(_) => usize::MAX,
         };
         let window = (CURRENT_BYTES / streams.max(1)).min(max) / subbuf_size.max(1) * subbuf_size;
-        Feed { shared, data, subbuf_size, window: window.max(subbuf_size), ahead: VecDeque::new() }
+        let pool = shared.pool.clone();
+        Feed { shared, data, subbuf_size, window: window.max(subbuf_size), pool, ahead: VecDeque::new() }
     }
 
     /// The unit behind this one.
@@ -296,7 +303,7 @@ impl Feed {
         let Some(chunk) = table.get(&self.shared, unit.index)? else { return Ok(None) };
         let part = self.part(&chunk, unit);
         let shared = &self.shared;
-        shared.with_unpacker(|u| u.chunk(&shared.source, &shared.pool, shared.codec, &chunk, part)).map(Some)
+        with_unpacker(|u| u.chunk(&shared.source, &self.pool, shared.codec, &chunk, part)).map(Some)
     }
 
     /// The block of a unit, `None` behind the last one.
@@ -309,14 +316,14 @@ impl Feed {
             self.shared.ahead.fetch_sub(bytes, Ordering::Relaxed);
             if ahead == unit {
                 self.look_ahead(unit, &table);
-                return job.take(&self.shared).map(Some);
+                return job.take().map(Some);
             }
         }
         let Some(chunk) = table.get(&self.shared, unit.index)? else { return Ok(None) };
         self.look_ahead(unit, &table);
         let part = self.part(&chunk, unit);
         let shared = &self.shared;
-        shared.with_unpacker(|u| u.chunk(&shared.source, &shared.pool, shared.codec, &chunk, part)).map(Some)
+        with_unpacker(|u| u.chunk(&shared.source, &self.pool, shared.codec, &chunk, part)).map(Some)
     }
 
     /// The part of a chunk that a unit stands for.
@@ -346,7 +353,7 @@ impl Feed {
             }
             let job = Arc::new(Job {
                 source: self.shared.source.clone(),
-                pool: self.shared.pool.clone(),
+                pool: self.pool.clone(),
                 codec: self.shared.codec,
                 chunk,
                 part,
@@ -371,12 +378,12 @@ impl Feed {
             return Ok(None);
         }
         let len = len.min(usize::try_from(have).unwrap_or(len));
-        let mut buf = self.shared.pool.get(len);
+        let mut buf = self.pool.get(len);
         let got = self.shared.source.read_at(base, buf.get_mut(..len).unwrap_or_default())?;
         if got == 0 {
             return Err(Error::Truncated { what: "event data", offset: base, need: len as u64, have: 0 });
         }
-        Ok(Some(Arc::new(Block::new(&self.shared.pool, buf, got, base))))
+        Ok(Some(Arc::new(Block::new(&self.pool, buf, got, base))))
     }
 
     /// The first bytes of a sub-buffer (its header), without loading a whole block of plain data.
@@ -392,7 +399,7 @@ impl Feed {
             Data::Packed(table) => {
                 let Some(chunk) = table.get(&self.shared, index)? else { return Ok(0) };
                 let shared = &self.shared;
-                shared.with_unpacker(|u| {
+                with_unpacker(|u| {
                     u.fetch(&shared.source, &chunk)?;
                     u.codec.unpack_head(shared.codec, chunk.offset, &u.packed, buf)
                 })
@@ -458,6 +465,12 @@ impl ChunkTable {
             self.hop(shared, &mut state)?;
         }
         Ok(usize::try_from(index).ok().and_then(|i| state.chunks.get(i).copied()))
+    }
+
+    /// Mean of the unpacked bytes of the chunks that are known.
+    pub fn mean_len(&self) -> u64 {
+        let state = lock(&self.state);
+        state.unpacked / (state.chunks.len() as u64).max(1)
     }
 
     fn is_known_end(&self, index: u64) -> bool {
@@ -547,7 +560,7 @@ impl Job {
         *lock(&self.state) = State::Taken;
     }
 
-    fn take(&self, shared: &Shared) -> Result<Arc<Block>> {
+    fn take(&self) -> Result<Arc<Block>> {
         let mut state = lock(&self.state);
         loop {
             match std::mem::replace(&mut *state, State::Taken) {
@@ -558,8 +571,7 @@ impl Job {
                 }
                 State::Waiting | State::Taken => {
                     drop(state);
-                    return shared
-                        .with_unpacker(|u| u.chunk(&self.source, &self.pool, self.codec, &self.chunk, self.part));
+                    return with_unpacker(|u| u.chunk(&self.source, &self.pool, self.codec, &self.chunk, self.part));
                 }
             }
         }

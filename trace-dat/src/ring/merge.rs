@@ -183,6 +183,60 @@ impl Merge {
         self.first()
     }
 
+    /// Has [`Merge::next`] give the record again that it gave last. Only until [`Merge::peek`] is called.
+    pub fn untake(&mut self) {
+        self.handed_out = false;
+    }
+
+    /// Where the next record of each input lies: an offset as that of [`Record::offset`], the largest number at its end.
+    ///
+    /// Two merges of the same inputs with the same places give the same records from there on.
+    pub fn places(&mut self) -> Vec<u64> {
+        self.settle();
+        let place = |i: &Input| i.stream.current().map_or(u64::MAX, |r| r.record().offset);
+        self.inputs.iter().map(place).collect()
+    }
+
+    /// As [`Merge::seek`], for a merge of which another one has seen what lies before, with a piece of each input (see [`CpuStream::pieces`]) at or behind whose start the place is to be sought.
+    pub fn seek_behind(&mut self, ts: u64, pieces: &[u64]) {
+        self.seek_by(ts, |i, stream, stored| stream.seek_between(pieces.get(i).copied().unwrap_or(0), stored));
+    }
+
+    /// Goes to before the records at these places (see [`Merge::places`]), which lie at or behind the start of these pieces.
+    pub fn go_to_places(&mut self, pieces: &[u64], places: &[u64]) {
+        for (i, input) in self.inputs_mut().iter_mut().enumerate() {
+            let place = places.get(i).copied().unwrap_or(u64::MAX);
+            input.stream.go_to_place(pieces.get(i).copied().unwrap_or(0), place);
+        }
+        self.stand();
+    }
+
+    /// Begins at the records that the inputs stand at.
+    fn stand(&mut self) {
+        self.started = true;
+        for (i, input) in self.inputs.iter().enumerate() {
+            if let Some(ts) = input.stream.head_ts() {
+                self.heap.push((input.time.correct(ts), i as u32));
+            }
+        }
+        self.heapify();
+    }
+
+    /// Has the blocks of these inputs use no memory of others', which another thread may fill.
+    pub fn use_own_memory(&mut self) {
+        let Some(pool) = self.inputs.first().map(|i| i.stream.pool().another()) else { return };
+        for input in &mut self.inputs {
+            input.stream.set_pool(&pool);
+        }
+    }
+
+    /// Has damage told to another list than the file's.
+    pub fn set_warnings(&mut self, warnings: &crate::warning::Warnings) {
+        for input in &mut self.inputs {
+            input.stream.set_warnings(warnings);
+        }
+    }
+
     /// Goes to the first records whose corrected time is not before `ts`.
     pub fn seek(&mut self, ts: u64) {
         self.seek_by(ts, |_, stream, stored| stream.seek(stored));

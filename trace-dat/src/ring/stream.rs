@@ -7,12 +7,12 @@ use std::sync::Arc;
 use crate::{
     Endian, Error,
     ring::{
-        block::Block,
+        block::{Block, Pool},
         feed::{Chunk, Data, Feed, Unit},
         record::{Lost, Record},
         subbuf::{Items, Step, SubBufHeader, SubBufLayout, Walk},
     },
-    warning::Place,
+    warning::{Place, Warnings},
 };
 
 /// The record a stream stands at, without its bytes.
@@ -108,6 +108,7 @@ pub struct CpuStream {
     layout: SubBufLayout,
     buffer: Arc<str>,
     cpu: u32,
+    warnings: Warnings,
     /// The unit that is loaded next.
     next: Unit,
     block: Option<Arc<Block>>,
@@ -133,6 +134,7 @@ pub struct CpuStream {
 impl CpuStream {
     pub(crate) fn new(feed: Feed, layout: SubBufLayout, buffer: Arc<str>, cpu: u32) -> CpuStream {
         CpuStream {
+            warnings: feed.shared.warnings.clone(),
             feed,
             layout,
             buffer,
@@ -163,6 +165,20 @@ impl CpuStream {
         &self.buffer
     }
 
+    /// Has blocks take their memory from this pool.
+    pub(crate) fn set_pool(&mut self, pool: &Arc<Pool>) {
+        self.feed.pool = pool.clone();
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.feed.pool
+    }
+
+    /// Has damage told to another list than the file's.
+    pub fn set_warnings(&mut self, warnings: &Warnings) {
+        self.warnings = warnings.clone();
+    }
+
     /// How the sub-buffers are laid out.
     pub fn layout(&self) -> SubBufLayout {
         self.layout
@@ -170,7 +186,7 @@ impl CpuStream {
 
     fn warn(&self, offset: Option<u64>, subbuf: Option<u64>, error: Error, lost: &str) {
         let place = Place { offset, buffer: Some(self.buffer.to_string()), cpu: Some(self.cpu), subbuf };
-        self.feed.shared.warnings.push(place, error, lost);
+        self.warnings.push(place, error, lost);
     }
 
     /// Goes to the next record. False at the end.
@@ -550,6 +566,20 @@ impl CpuStream {
         false
     }
 
+    /// As [`CpuStream::seek_from`] for a stream of which another one has seen, and told, what lies before.
+    pub(crate) fn seek_between(&mut self, index: u64, ts: u64) -> bool {
+        let found = self.seek_from(index, ts);
+        self.any_filled = true;
+        found
+    }
+
+    /// Goes to the record at `offset`, which lies behind the start of the piece `index`; behind the last record when there is none.
+    pub(crate) fn go_to_place(&mut self, index: u64, offset: u64) {
+        self.go_to_probe(index);
+        self.any_filled = true;
+        while self.advance() && self.current().is_some_and(|r| r.record().offset != offset) {}
+    }
+
     /// Goes to before the sub-buffer (plain data) or chunk (compressed) of this number.
     fn go_to_probe(&mut self, index: u64) {
         match &self.feed.data {
@@ -638,6 +668,14 @@ impl CpuStream {
     /// How many pieces can be told apart by time without reading all data: sub-buffers, or chunks of compressed data.
     pub fn pieces(&self) -> u64 {
         self.feed.probes()
+    }
+
+    /// About how many bytes a piece has (see [`CpuStream::pieces`]), unpacked.
+    pub fn piece_len(&self) -> u64 {
+        match &self.feed.data {
+            Data::Plain { .. } => self.layout.size as u64,
+            Data::Packed(table) => table.mean_len(),
+        }
     }
 
     /// Time of the header of a piece (see [`CpuStream::pieces`]), `None` when it has no records or is damaged.

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use trace_dat::{
     Lost,
     plugin::seq::{Sequencer, Visit},
-    ring::merge::{Merge as RingMerge, MergeRecord},
+    ring::merge::Merge as RingMerge,
 };
 
 use super::{
@@ -77,6 +77,21 @@ pub struct Wants {
     pub debug: bool,
 }
 
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// At the last record.
+    Complete,
+    /// With the last record that was asked for.
+    Limit,
+    /// The batches were not wanted any more.
+    Closed,
+    /// At the time asked for; the next record is not before it.
+    Stopped,
+    /// Before a record whose line depends on records far before it.
+    NeedsOrder,
+}
+
 /// One pass over the records.
 pub struct Pass<'a> {
     streams: &'a [Stream],
@@ -97,6 +112,8 @@ pub struct Pass<'a> {
     /// `-w`: looks at every shown record; gives the wakeup latency to be shown with it.
     pub wakeup: Option<Box<dyn FnMut(u32, &trace_dat::Record<'_>, u64) -> Option<u64> + 'a>>,
     places: Option<debug::Places>,
+    sequencer: Sequencer,
+    raw_events: RawEvents,
     /// For `--debug`: by stream and CPU, what is added to places in compressed data.
     pub bases: FxHashMap<(u32, u32), u64>,
 }
@@ -115,13 +132,15 @@ impl<'a> Pass<'a> {
             skip: 0,
             limit: None,
             wakeup: None,
+            sequencer: Sequencer::new(),
+            raw_events: RawEvents::default(),
             places: wants.boundary.then(debug::Places::default),
             bases: FxHashMap::default(),
         }
     }
 
     /// The merges, to move them before the pass.
-    pub fn merges_mut(&mut self) -> &mut [RingMerge] {
+    pub fn merges_mut(&mut self) -> &mut Vec<RingMerge> {
         &mut self.merges
     }
 
@@ -148,12 +167,44 @@ impl<'a> Pass<'a> {
         Some(stream)
     }
 
+    /// Whether every line depends on its record and the next one alone, as far as the options tell: then [`Pass::run_part`] may
+    /// begin and end anywhere.
+    pub fn can_be_cut(&self) -> bool {
+        let Wants { ts_diff, ts_check, boundary, debug } = self.wants;
+        let whole = self.until.is_none() && self.limit.is_none() && self.skip == 0 && self.wakeup.is_none();
+        whole && !(ts_diff || ts_check || boundary || debug || self.select.is_active())
+    }
+
     /// Runs through all records. False when `to` had enough before the end.
     pub fn run(&mut self, to: &mut impl Batches) -> bool {
+        self.go::<false>(to, u64::MAX) != End::Closed
+    }
+
+    /// Runs through the records before the corrected time `stop`, of a pass that [can be cut](Pass::can_be_cut).
+    pub fn run_part(&mut self, to: &mut impl Batches, stop: u64) -> End {
+        self.go::<true>(to, stop)
+    }
+
+    #[inline(always)]
+    fn go<const PART: bool>(&mut self, to: &mut impl Batches, stop: u64) -> End {
         self.start();
         let streams = self.streams;
-        let mut sequencer = Sequencer::new();
-        let mut raw_events = RawEvents::default();
+        let mut sequencer = if PART { std::mem::take(&mut self.sequencer) } else { Sequencer::new() };
+        let mut raw_events = std::mem::take(&mut self.raw_events);
+        let end = self.go_with::<PART>(to, stop, streams, &mut sequencer, &mut raw_events);
+        (self.sequencer, self.raw_events) = (sequencer, raw_events);
+        end
+    }
+
+    #[inline(always)]
+    fn go_with<const PART: bool>(
+        &mut self,
+        to: &mut impl Batches,
+        stop: u64,
+        streams: &'a [Stream],
+        sequencer: &mut Sequencer,
+        raw_events: &mut RawEvents,
+    ) -> End {
         let mut seq = 0u64;
         let mut skip = self.skip;
         let mut shown_ts = None;
@@ -169,6 +220,10 @@ impl<'a> Pass<'a> {
             let Some(record) = merge.next() else { break };
             if self.until.is_some_and(|until| record.ts > until) {
                 break;
+            }
+            if PART && record.ts >= stop {
+                merge.untake();
+                return if to.send() { End::Stopped } else { End::Closed };
             }
             let (ts, input) = (record.ts, record.input);
             let trace_dat::Record { cpu, lost, .. } = record.record();
@@ -187,7 +242,15 @@ impl<'a> Pass<'a> {
                 _ => None,
             };
             let batch = to.batch();
-            let raw = raw_events.visit(stream, &record, seq);
+            let data = record.record().data;
+            let raw = raw_events.is_raw(stream, data);
+            if PART && (raw || sequencer.needs_order(&stream.dec, data)) {
+                merge.untake();
+                return if to.send() { End::NeedsOrder } else { End::Closed };
+            }
+            if raw {
+                raw_events.visit(stream, data, seq);
+            }
             batch.push(&record, tag, raw);
 
             // From here on the record is the batch's: the merge may be asked for the next one.
@@ -230,15 +293,15 @@ impl<'a> Pass<'a> {
             if full || end {
                 enough = (enough * 4).min(4096);
                 if !to.send() {
-                    return false;
+                    return End::Closed;
                 }
                 to.batch().seq = seq;
             }
             if end {
-                return true;
+                return End::Limit;
             }
         }
-        to.send()
+        if to.send() { End::Complete } else { End::Closed }
     }
 
     /// What most lines do not have.
@@ -278,17 +341,16 @@ impl RawEvents {
     const PLAIN: u8 = 1;
     const RAW: u8 = 2;
 
-    /// Has the decoder look at a record that is shown as raw fields, and tells whether it is.
+    /// Whether a record may be shown as raw fields.
     #[inline(always)]
-    fn visit(&mut self, stream: &Stream, record: &MergeRecord<'_>, seq: u64) -> bool {
-        let data = record.record().data;
+    fn is_raw(&mut self, stream: &Stream, data: &[u8]) -> bool {
         let Some(id) = data.first_chunk::<2>() else { return false };
         let id = usize::from(stream.dec.endian().u16(*id));
-        self.known.get(stream.input).and_then(|k| k.get(id)) != Some(&Self::PLAIN) && self.look(stream, data, id, seq)
+        self.known.get(stream.input).and_then(|k| k.get(id)) != Some(&Self::PLAIN) && self.learn(stream, data, id)
     }
 
     #[cold]
-    fn look(&mut self, stream: &Stream, data: &[u8], id: usize, seq: u64) -> bool {
+    fn learn(&mut self, stream: &Stream, data: &[u8], id: usize) -> bool {
         let Some(event) = stream.dec.event_of(data) else { return false };
         if self.known.len() <= stream.input {
             self.known.resize(stream.input + 1, Vec::new());
@@ -301,8 +363,15 @@ impl RawEvents {
         if *known == 0 {
             *known = if stream.dec.may_print_raw(event) { Self::RAW } else { Self::PLAIN };
         }
-        stream.dec.visit(event, data, seq);
         *known == Self::RAW
+    }
+
+    /// Has the decoder look at such a record.
+    #[cold]
+    fn visit(&self, stream: &Stream, data: &[u8], seq: u64) {
+        if let Some(event) = stream.dec.event_of(data) {
+            stream.dec.visit(event, data, seq);
+        }
     }
 }
 

@@ -64,11 +64,20 @@ impl Inputs {
 
     /// The merged records of each stream; `wants_cpu` chooses CPUs.
     pub fn merges(&self, wants_cpu: impl Fn(u32) -> bool) -> Vec<Merge> {
+        self.some_merges(1, wants_cpu)
+    }
+
+    /// The merged records of each stream, as one of so many threads reads them at the same time.
+    pub fn merges_of_many(&self, threads: usize) -> Vec<Merge> {
+        self.some_merges(threads, |_| true)
+    }
+
+    fn some_merges(&self, threads: usize, wants_cpu: impl Fn(u32) -> bool) -> Vec<Merge> {
         let mut merges = Vec::new();
         for stream in &self.streams {
             let Some(input) = self.inputs.get(stream.input) else { continue };
             let chosen = |b: &trace_dat::read::Buffer, cpu| stream.is(b) && wants_cpu(cpu);
-            merges.push(Merge::new(input.file.inputs(&input.time, chosen)));
+            merges.push(Merge::new(input.file.inputs_of_many(threads, &input.time, chosen)));
         }
         merges
     }

@@ -18,6 +18,8 @@ pub mod pipeline;
 pub mod profile;
 pub mod regex;
 pub mod select;
+pub mod slice_plan;
+pub mod slices;
 pub mod stack_tree;
 pub mod stream;
 pub mod time;
@@ -44,6 +46,7 @@ use self::{
     pipeline::{Output, Printer},
     profile::Profile,
     select::Select,
+    slices::Outcome,
     wakeup::Wakeups,
 };
 use crate::output::{
@@ -256,6 +259,14 @@ fn show_records(
             paint,
             guard: terminal,
         };
+        let whole = options.from.or(options.to).is_none() && options.head.or(options.tail).is_none();
+        if whole {
+            match slices::run(out, threads, inputs, columns, &pass).context("cannot write the report")? {
+                Some(Outcome::Done | Outcome::Closed) => return Ok(()),
+                Some(Outcome::Rest(merges)) => *pass.merges_mut() = merges,
+                None => {}
+            }
+        }
         print(out, threads, || TextPrinter::new(&inputs.streams, columns), &mut pass)?;
         if let Some(wakeups) = &wakeups {
             let mut text = Vec::new();
