@@ -79,7 +79,7 @@ impl Plan {
     }
 
     /// The next slice.
-    pub fn next(&mut self) -> Option<Slice> {
+    pub fn next_slice(&mut self) -> Option<Slice> {
         let start = self.start?;
         let mut pieces: Vec<Vec<u64>> = self.merges.iter().map(|m| vec![0; m.inputs().len()]).collect();
         for line in &self.lines {

@@ -239,7 +239,7 @@ impl<'s, 'o, 'i, W: Write> Worker<'s, 'o, 'i, W> {
         let shared = self.sink.shared;
         let _guard = Guard(shared);
         while !shared.stopped() {
-            let Some(slice) = lock(&shared.plan).next() else { return };
+            let Some(slice) = lock(&shared.plan).next_slice() else { return };
             if !self.slice(&slice) {
                 return;
             }
