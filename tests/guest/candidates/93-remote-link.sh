@@ -15,18 +15,22 @@ link() {
   fresh
   rm -f /tmp/half
   status=0
+  # Its local file is ./trace.dat.
   # shellcheck disable=SC2086 # perhaps no option
-  tracecmd record -N localhost:$port $words -o "$OUT/$name-local.dat" -e sched -e raw_syscalls sh /tmp/forty > "$OUT/$name.log" 2>&1 &
+  tracecmd record -N localhost:$port $words -e sched -e raw_syscalls sh /tmp/forty > "$OUT/$name.log" 2>&1 &
   recorder=$!
-  while [ ! -e /tmp/half ]; do sleep 0.05; done
+  while [ ! -e /tmp/half ] && kill -0 $recorder; do sleep 0.05; done
   # The recorders wait for half a buffer: what is in it then is read after the link broke, what was read before is on the way.
   sleep 1
   # The reference has a process for each client.
-  [ "$listener" = ref ] && for child in $(pgrep -P $pid); do pkill -$signal -P "$child" || true; kill -$signal "$child" || true; done
+  if [ "$listener" = ref ]; then
+    for child in $(sed -n "s/^\([0-9]*\) .* [A-Z] $pid .*/\1/p" /proc/[0-9]*/stat); do kill -$signal "$child" || true; done
+  fi
   kill -$signal $pid
   wait $recorder || status=$?
   wait $pid || true
   cat "$OUT/$name.log"
+  [ -e trace.dat ] && mv trace.dat "$OUT/$name-local.dat"
   for f in "$dir"/trace.*.dat; do [ -e "$f" ] && mv "$f" "$OUT/$name-there.dat"; done
   for n in $(seq 40); do
     found=0
@@ -38,7 +42,7 @@ link() {
   echo "$name: status $status, missing:$missing"
   [ $status = 3 ] || faults=1
   grep -q 'The listener is gone' "$OUT/$name.log" || faults=1
-  grep -q "what came after that is in $OUT/$name-local.dat" "$OUT/$name.log" || faults=1
+  grep -q "what came after that is in trace.dat" "$OUT/$name.log" || faults=1
   # A listener that is killed may have had bytes that it had not written yet.
   [ $signal = KILL ] || [ -z "$missing" ] || { cat "$dir/log"; faults=1; }
   missing=

@@ -4,6 +4,7 @@
 . /lib.sh
 modprobe vsock_loopback 2> /dev/null || true
 faults=0 port=9000
+set +e
 
 # session RECORDER AGENT vsock|tcp
 session() {
@@ -11,7 +12,7 @@ session() {
   port=$((port + 1))
   fresh
   if [ "$agent" = ours ]; then program=tracecmd; else program=trace-cmd; fi
-  if [ "$carrier" = tcp ]; then words="-N localhost" to=localhost:$port; else words= to=1:$port; fi
+  if [ "$carrier" = tcp ]; then words="-N 127.0.0.1" to=127.0.0.1:$port; else words= to=1:$port; fi
   # shellcheck disable=SC2086 # options, perhaps none
   $program agent $words -p $port > "$OUT/$name.agent" 2>&1 &
   pid=$!

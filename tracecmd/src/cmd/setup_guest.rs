@@ -109,7 +109,12 @@ fn virsh(words: &[&str]) -> Result<String> {
 impl Setup {
     /// Makes directory and FIFOs below `base`; what is there already gets the permissions asked for.
     fn make(&self, base: &Path) -> Result<PathBuf> {
-        DirBuilder::new().recursive(true).create(base).with_context(|| format!("cannot make {}", base.display()))?;
+        // Those above that are missing get the same group and permissions: without them nobody of the group comes to the FIFOs.
+        let missing: Vec<&Path> = base.ancestors().take_while(|d| !d.exists()).collect();
+        for dir in missing.into_iter().rev() {
+            DirBuilder::new().mode(DIR_MODE).create(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            self.own(dir, DIR_MODE)?;
+        }
         let dir = base.join(&self.guest);
         match DirBuilder::new().mode(DIR_MODE).create(&dir) {
             Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -189,7 +194,7 @@ mod tests {
         s.mode = 0o662;
         assert_eq!(s.make(&t.path().join("virt")).unwrap(), dir, "a second time");
         let mode = |p: &Path| p.metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&dir), 0o750);
+        assert_eq!((mode(&dir), mode(dir.parent().unwrap())), (0o750, 0o750));
         let mut names: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         let all = ["trace-pipe-cpu0.in", "trace-pipe-cpu0.out", "trace-pipe-cpu1.in", "trace-pipe-cpu1.out"];

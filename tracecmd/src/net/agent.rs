@@ -9,6 +9,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -25,7 +26,7 @@ use super::{
     limits::Limits,
     listen::{Peer, accept, data_listener, vsock_listener},
     msg::{FIRST_DATA_PORT, LAST_DATA_PORT, Msg, TraceRequest, TraceResponse},
-    record::{Broken, head, start},
+    record::{Broken, head, prepare},
     tsync::{self, HostSync, Protocol, Sampling},
     vm::Machine,
 };
@@ -234,9 +235,11 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
         ports: if use_fifos { vec![0; cpus.len()] } else { ports.numbers.clone() },
     }))?;
     let wait = (!config.no_timeout).then_some(Duration::from_secs(60));
-    let mut sync = None;
+    let (mut sync, mut answering) = (None, None);
     if let (Some(proto), Some(waiting)) = (proto, &ports.tsync) {
-        let ch = Channel::new(accept_from(waiting, host, wait)?, host.number())?;
+        let connection = accept_from(waiting, host, wait)?;
+        let to_end = connection.try_clone()?;
+        let ch = Channel::new(connection, host.number())?;
         if let Some(cpus) = guest_cpus {
             Limits::default().check(cpus, 4096).map_err(anyhow::Error::msg)?;
             let how = Sampling { proto, cpus, host_trace_id: trace_id, interval: None, machine: machine.clone() };
@@ -244,11 +247,12 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
         } else {
             let root = session.root().clone();
             let (id, clock) = (peer_id(host), clock.clone());
-            std::thread::Builder::new().name("time sync".into()).spawn(move || {
+            let thread = std::thread::Builder::new().name("time sync".into()).spawn(move || {
                 if let Err(e) = tsync::serve_guest(&root, ch, proto, id, &clock) {
                     log::warn!("time synchronisation: {e:#}");
                 }
             })?;
+            answering = Some(Answering { connection: to_end, thread: Some(thread) });
         }
     }
     session.configure(&plan)?;
@@ -259,26 +263,34 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
     facts.name.clear();
     let extras = Extras { date_us, trace_id: Some(trace_id), ..Extras::default() };
     let meta = tracefile::metadata(session.root(), &plan, &[facts], &extras)?;
-    control.send_data(&head(&plan, &meta, 3, a.instance.subbuf_size()? as u32)?)?;
-    let mut sinks: Vec<_> = match use_fifos {
-        true => fifo::open_guest(ports_dir, cpus.len() as u32, Duration::from_secs(60))?,
-        false => Vec::new(),
-    }
-    .into_iter()
-    .map(DataSink::Fifo)
-    .collect();
-    for waiting in &ports.data {
-        let s = accept_from(waiting, host, wait)?;
-        s.set_nonblocking(false)?;
-        sinks.push(DataSink::Stream(s));
-    }
-    let senders = start(&plan, a, sinks, Broken::default(), false)?;
+    control.send_pieces(&head(&plan, &meta, 3, a.instance.subbuf_size()? as u32)?)?;
+    // A host may start at once when it has the metadata and its connections: everything has to be on before it knows that.
+    let (senders, give) = prepare(&plan, a, Broken::default(), false)?;
     if !plan.no_filter {
         session.leave_out(&senders.iter().map(|s| s.tid).collect::<Vec<_>>());
     }
     session.limit_to(&plan, None)?;
     if !plan.keep_before {
         session.switch_on()?;
+    }
+    control.send(&Msg::FinData)?;
+    let mut fifos = match use_fifos {
+        true => fifo::open_guest(ports_dir, cpus.len() as u32, Duration::from_secs(60))?,
+        false => Vec::new(),
+    }
+    .into_iter();
+    let mut waiting = ports.data.iter();
+    for give in give {
+        let sink = match (fifos.next(), waiting.next()) {
+            (Some(fifo), _) => DataSink::Fifo(fifo),
+            (None, Some(waiting)) => {
+                let s = accept_from(waiting, host, wait)?;
+                s.set_nonblocking(false)?;
+                DataSink::Stream(s)
+            }
+            (None, None) => bail!("more recorders than connections"),
+        };
+        let _ = give.send(sink);
     }
     let ended = until_close(&mut control, signals, listener);
     let shift = sync.and_then(HostSync::finish);
@@ -303,7 +315,28 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
         let options: Vec<_> = shift.iter().map(|s| RawOption::time_shift(s, HOST_ENDIAN)).collect();
         control.send_data(&RawOption::encode_list(&options, HOST_ENDIAN))?;
     }
-    control.send(&Msg::CloseResp)
+    let said = control.send(&Msg::CloseResp);
+    drop(answering);
+    said
+}
+
+/// The thread that answers a host's questions for times. Its end is waited for: it removes the instance that it made.
+struct Answering {
+    connection: Socket,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        // A host may take its last samples after it has ended the session; then it says so, or goes away.
+        let end = Instant::now() + Duration::from_secs(2);
+        while !thread.is_finished() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.connection.shutdown(std::net::Shutdown::Both);
+        let _ = thread.join();
+    }
 }
 
 /// Number of the instance for times, as the reference has it: the host's context id, 2 over TCP.

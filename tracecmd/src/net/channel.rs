@@ -64,10 +64,16 @@ impl Channel {
     /// # Errors
     /// The connection broke.
     pub fn send_data(&mut self, bytes: &[u8]) -> Result<()> {
-        for piece in bytes.chunks(super::msg::MAX_DATA) {
-            self.send(&Msg::SendData(piece.to_vec()))?;
-        }
+        self.send_pieces(bytes)?;
         self.send(&Msg::FinData)
+    }
+
+    /// Sends metadata as SEND_DATA messages; FIN_DATA is still to be sent.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub fn send_pieces(&mut self, bytes: &[u8]) -> Result<()> {
+        bytes.chunks(super::msg::MAX_DATA).try_for_each(|piece| self.send(&Msg::SendData(piece.to_vec())))
     }
 
     /// Receives SEND_DATA messages until FIN_DATA, at most `limit` bytes.

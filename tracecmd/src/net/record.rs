@@ -14,6 +14,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread::JoinHandle,
     time::Duration,
@@ -54,6 +55,11 @@ pub const LINK_BROKE: u8 = 3;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A listener that takes no data for so long has gone away.
 const STALL: Duration = Duration::from_secs(10);
+
+/// Datagrams have no flow control. After so many bytes at once the receiver, whose socket takes some 200 KiB by default, gets a
+/// moment to read them: at most 300 MiB a second for each CPU.
+const BURST: usize = 32 << 10;
+const BREATH: Duration = Duration::from_micros(200);
 
 /// How to reach the listener of the plan.
 ///
@@ -320,7 +326,19 @@ impl Sender {
 
 /// Starts the senders of a buffer, one for each CPU; `sinks` by CPU. With `keep` they go on into files here when the
 /// connection breaks; else what they read then is dropped.
-pub(super) fn start(plan: &Plan, a: &Active, sinks: Vec<DataSink>, broken: Broken, keep: bool) -> Result<Vec<Sender>> {
+fn start(plan: &Plan, a: &Active, sinks: Vec<DataSink>, broken: Broken, keep: bool) -> Result<Vec<Sender>> {
+    let (senders, give) = prepare(plan, a, broken, keep)?;
+    give.into_iter().zip(sinks).for_each(|(give, sink)| drop(give.send(sink)));
+    Ok(senders)
+}
+
+/// Makes the senders of a buffer, one for each CPU, which wait for what they are to write to.
+pub(super) fn prepare(
+    plan: &Plan,
+    a: &Active,
+    broken: Broken,
+    keep: bool,
+) -> Result<(Vec<Sender>, Vec<mpsc::Sender<DataSink>>)> {
     let how = Settings {
         pause: Duration::from_micros(plan.sleep_us.unwrap_or(1000)),
         priority: plan.priority,
@@ -329,12 +347,12 @@ pub(super) fn start(plan: &Plan, a: &Active, sinks: Vec<DataSink>, broken: Broke
         max_bytes: None,
     };
     let output = plan.output_path();
-    let mut list = Vec::new();
-    for (cpu, data) in a.instance.cpus()?.into_iter().zip(sinks) {
+    let (mut list, mut give) = (Vec::new(), Vec::new());
+    for cpu in a.instance.cpus()? {
         let stop = StopHandle::new()?;
         let reader = CpuReader::open(&a.instance, cpu)?.with_stop(stop.clone());
-        let sink = NetSink {
-            data: Some(data),
+        let mut sink = NetSink {
+            data: None,
             subbuf: reader.subbuf_size(),
             sent: 0,
             path: recorder::raw_path(&output, plan.temp.as_deref(), a.name(), cpu)?,
@@ -346,17 +364,22 @@ pub(super) fn start(plan: &Plan, a: &Active, sinks: Vec<DataSink>, broken: Broke
         };
         ensure!(sink.subbuf > 0, "a sub-buffer without bytes");
         let how = how.clone();
-        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (ready, is_ready) = mpsc::channel();
+        let (given, get) = mpsc::channel();
         let thread = std::thread::Builder::new().name(format!("recorder {cpu}")).spawn(move || {
             let priority = how.priority.map_or(Ok(()), crate::sys::set_fifo_priority);
             let _ = ready.send(nix::unistd::gettid().as_raw());
             priority.context("cannot set the priority")?;
+            // Whoever started it may give up before there is a connection.
+            let Ok(data) = get.recv() else { return Ok(End { cpu, sent: 0, kept: None }) };
+            sink.data = Some(data);
             send(reader, sink, cpu, &how)
         })?;
         let tid = is_ready.recv().context("a recorder ended at once")?;
         list.push(Sender { stop, thread, tid });
+        give.push(given);
     }
-    Ok(list)
+    Ok((list, give))
 }
 
 /// Where a sender's sub-buffers go: the listener, or a file here once that is gone.
@@ -393,6 +416,9 @@ impl NetSink {
                 }
                 Err(e) => result = Err(e),
             }
+        }
+        if data.is_datagram() && bytes.len() >= BURST && result.is_ok() {
+            std::thread::sleep(BREATH);
         }
         // A sub-buffer of which a part went is not there.
         let whole = done - done % self.subbuf;

@@ -6,6 +6,7 @@ use std::{
     ops::RangeInclusive,
 };
 
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::{
@@ -121,12 +122,17 @@ pub fn data_listener(ip: IpAddr, first: u32, last: u32) -> io::Result<(Socket, u
     Err(io::Error::new(io::ErrorKind::AddrInUse, format!("no free data port within {first}-{last}")))
 }
 
+/// Bytes of datagrams that may wait for each CPU.
+const UDP_BUFFER: usize = 8 << 20;
+
 fn udp(at: SocketAddr, peer: &Peer) -> io::Result<Port> {
     let Peer::Ip(peer) = peer else { return Err(io::ErrorKind::AddrNotAvailable.into()) };
     let s = UdpSocket::bind(at)?;
     s.set_nonblocking(true)?;
-    // Bursts come faster than a poll loop turns; the kernel gives what its limit allows.
-    let _ = SockRef::from(&s).set_recv_buffer_size(8 << 20);
+    // Bursts come faster than a poll loop turns. Only root gets more than the system's limit (`net.core.rmem_max`).
+    if setsockopt(&s, RcvBufForce, &UDP_BUFFER).is_err() {
+        let _ = SockRef::from(&s).set_recv_buffer_size(UDP_BUFFER);
+    }
     Ok(Port::Udp(s, plain_ip(peer.ip())))
 }
 

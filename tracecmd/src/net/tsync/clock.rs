@@ -65,20 +65,28 @@ impl SyncClock {
     /// As the kernel.
     pub fn clear(&mut self) -> Result<()> {
         if let Some(i) = &self.instance {
+            // Whoever starts or stops a recording on this machine may switch every instance off.
+            i.set_on(true)?;
             i.clear(None)?;
         }
         // What a reader holds already is not in the buffer any more.
         self.read().map(drop)
     }
 
-    /// Writes a marker.
+    /// Writes a marker. Without it a sample is only less sure: somebody may have switched the instance off a moment ago, which is
+    /// undone.
     ///
     /// # Errors
     /// As the kernel.
     pub fn mark(&mut self, id: u32, data: &[u8]) -> Result<()> {
-        match &mut self.marker {
-            Some(m) => Ok(m.write(id, data)?),
-            None => Ok(()),
+        let Some(m) = &mut self.marker else { return Ok(()) };
+        match m.write(id, data) {
+            Err(tracefs::Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EBADF) => {
+                self.instance.iter().try_for_each(|i| i.set_on(true))?;
+                let _ = m.write(id, data);
+                Ok(())
+            }
+            done => Ok(done?),
         }
     }
 
