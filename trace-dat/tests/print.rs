@@ -242,7 +242,7 @@ fn tables_of_flags_and_symbols() {
     let first = "\"%s\", __print_flags(REC->f, \"|\", {XX,\"none\"},{1,\"a\"},{0,\"zero\"})";
     assert_eq!([text(first, 0), text(first, 1)], ["none", "a"]);
     // Constants of tables have a sign.
-    let symbols = "\"%s\", __print_symbolic(REC->f, {-4 >> 1,\"m\"},{-1 < 1,\"lt\"},{(u8)~5,\"inv\"})";
+    let symbols = "\"%s\", __print_symbolic(REC->f, {-4 >> 1,\"m\"},{-1 < 1,\"lt\"},{(u8)(~5),\"inv\"})";
     assert_eq!(text(symbols, u64::MAX), "m");
     assert_eq!(text(symbols, 1), "lt");
 }

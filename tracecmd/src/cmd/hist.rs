@@ -47,8 +47,8 @@ impl Node {
             let at = match node.children.iter().position(|c| c.name == name) {
                 Some(at) => at,
                 None => {
-                    node.children.push(Node { name: name.to_vec(), ..Node::default() });
-                    node.children.len() - 1
+                    node.children.insert(0, Node { name: name.to_vec(), ..Node::default() });
+                    0
                 }
             };
             let Some(child) = node.children.get_mut(at) else { return };
@@ -78,12 +78,16 @@ impl Node {
 struct Pending {
     pid: i32,
     what: What,
+    /// It is of the function tracer.
+    is_function: bool,
 }
 
 /// The events that matter.
 #[derive(Debug, Default)]
 struct Ids {
     entry: Option<(u16, usize, usize)>,
+    /// Place of the nesting level in an entry.
+    depth: Option<(usize, usize)>,
     exit: Option<u16>,
     function: Option<(u16, usize, usize)>,
     stack: Option<(u16, usize)>,
@@ -97,16 +101,22 @@ struct Hist {
     all_pids: bool,
     roots: FxHashMap<(i32, What), Node>,
     pending: Option<Pending>,
-    /// Active functions of each task, outermost first.
+    /// Active functions of each task, outermost first. A function counts when it returns, or when it is found not to.
     active: FxHashMap<i32, Vec<u64>>,
+    /// The first stack of each task.
+    first: FxHashMap<i32, (What, Vec<Vec<u8>>)>,
+    /// What is part of the total and stands in no line: the reference counts each task once more that is in no function at the end.
+    idle: u64,
 }
 
 impl Hist {
     fn new(dec: &Decoder, all_pids: bool) -> Hist {
         let find = |name: &str| dec.find_event(Some("ftrace"), name);
         let with = |e: Option<&Event>, field: &str| e.and_then(|e| e.field(field).map(|f| (e.id, f.offset, f.size)));
+        let entry = find("funcgraph_entry").or_else(|| find("fgraph_retaddr_entry"));
         let ids = Ids {
-            entry: with(find("funcgraph_entry").or_else(|| find("fgraph_retaddr_entry")), "func"),
+            entry: with(entry, "func"),
+            depth: with(entry, "depth").map(|(_, at, size)| (at, size)),
             exit: find("funcgraph_exit").map(|e| e.id),
             function: with(find("function"), "ip"),
             stack: with(find("kernel_stack"), "caller").map(|(id, at, _)| (id, at)),
@@ -125,6 +135,33 @@ impl Hist {
         if let Some(p) = self.pending.take() {
             self.count(p.pid, p.what, std::iter::empty());
         }
+    }
+
+    /// Takes the innermost active function of a task away and counts it. False: there is none.
+    fn leave(&mut self, dec: &Decoder, pid: i32) -> bool {
+        let stack = self.active.entry(pid).or_default();
+        let Some(func) = stack.pop() else { return false };
+        let callers: Vec<Vec<u8>> = stack.iter().rev().map(|a| name(dec, *a)).collect();
+        self.count(pid, What::Function(name(dec, func)), callers.iter().map(Vec::as_slice));
+        true
+    }
+
+    /// At the end of all: counts the first stack of each task once more, as the reference does.
+    fn end(&mut self) {
+        for (pid, (what, names)) in std::mem::take(&mut self.first) {
+            self.count(pid, what, names.iter().map(Vec::as_slice));
+        }
+    }
+
+    /// At the end of a CPU: counts the innermost function of each task.
+    fn end_cpu(&mut self, dec: &Decoder) {
+        self.flush();
+        for pid in self.active.keys().copied().collect::<Vec<_>>() {
+            if !self.leave(dec, pid) {
+                self.idle += 1;
+            }
+        }
+        self.active.clear();
     }
 
     fn see(&mut self, dec: &Decoder, rec: &Record<'_>) {
@@ -146,7 +183,14 @@ impl Hist {
                 .filter(|a| !TRAMPOLINE.contains(a))
                 .map(|a| name(dec, a))
                 .collect();
-            return self.count(pid, p.what, names.iter().map(Vec::as_slice));
+            self.count(pid, p.what.clone(), names.iter().map(Vec::as_slice));
+            if p.is_function {
+                // The reference counts these twice.
+                self.count(pid, p.what, names.iter().map(Vec::as_slice));
+            } else {
+                self.first.entry(pid).or_insert((p.what, names));
+            }
+            return;
         }
         if self.ids.user_stack == Some(id) {
             return;
@@ -156,30 +200,36 @@ impl Hist {
             && entry == id
         {
             let func = endian.uint(data, at, size).unwrap_or(0);
+            let depth = self.ids.depth.and_then(|(at, size)| endian.uint(data, at, size));
             let stack = self.active.entry(pid).or_default();
-            let callers: Vec<Vec<u8>> = stack.iter().rev().map(|a| name(dec, *a)).collect();
+            let depth = depth.and_then(|d| usize::try_from(d).ok()).unwrap_or(stack.len());
+            if depth < stack.len() {
+                // What was above did not return.
+                self.leave(dec, pid);
+                if let Some(stack) = self.active.get_mut(&pid) {
+                    stack.truncate(depth);
+                }
+            }
+            let stack = self.active.entry(pid).or_default();
             if stack.len() < MAX_DEPTH {
                 stack.push(func);
             }
-            return self.count(pid, What::Function(name(dec, func)), callers.iter().map(Vec::as_slice));
-        }
-        if self.ids.exit == Some(id) {
-            if let Some(stack) = self.active.get_mut(&pid) {
-                stack.pop();
-            }
             return;
         }
+        if self.ids.exit == Some(id) {
+            self.leave(dec, pid);
+            return;
+        }
+        let is_function = self.ids.function.is_some_and(|f| f.0 == id);
         let what = match self.ids.function {
-            Some((function, at, size)) if function == id => {
-                What::Event(name(dec, endian.uint(data, at, size).unwrap_or(0)))
-            }
+            Some((_, at, size)) if is_function => What::Event(name(dec, endian.uint(data, at, size).unwrap_or(0))),
             _ => What::Event(dec.event(id).map_or_else(|| b"(unknown)".to_vec(), |e| e.name.clone().into_bytes())),
         };
-        self.pending = Some(Pending { pid, what });
+        self.pending = Some(Pending { pid, what, is_function });
     }
 
     fn print(&self, dec: &Decoder, out: &mut Vec<u8>) {
-        let total: u64 = self.roots.values().map(|n| n.count).sum();
+        let total = self.roots.values().map(|n| n.count).sum::<u64>() + self.idle;
         let mut all: Vec<_> = self.roots.iter().collect();
         all.sort_by(|((ap, aw), a), ((bp, bw), b)| {
             b.count.cmp(&a.count).then(ap.cmp(bp)).then_with(|| format!("{aw:?}").cmp(&format!("{bw:?}")))
@@ -197,7 +247,8 @@ impl Hist {
             let task = if self.all_pids {
                 format!("  %{percent} <all pids>")
             } else {
-                let comm = String::from_utf8_lossy(dec.comms().get(*pid, 0)).into_owned();
+                let comm = dec.comms().get(*pid, 0);
+                let comm = String::from_utf8_lossy(comm);
                 format!("  %{percent}  ({pid}) {comm}")
             };
             let text = format!("{task} {name:>30} #{}\n         |\n         --- {star}{name}{star}\n", root.count);
@@ -264,10 +315,10 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
             while let Some(record) = records.next() {
                 hist.see(&dec, &record.record());
             }
-            hist.flush();
-            hist.active.clear();
+            hist.end_cpu(&dec);
         }
     }
+    hist.end();
     let mut out = Vec::new();
     hist.print(&dec, &mut out);
     guard::stdout().write_all(&out).context("cannot write the trees")?;

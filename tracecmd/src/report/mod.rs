@@ -277,7 +277,7 @@ fn show_records(
     }
 }
 
-/// Shows what `--profile` finds in the records, one input after the other.
+/// Shows what `--profile` finds in the records, one input after the other, the last one first as the reference does.
 fn show_profile(options: &ReportOptions, inputs: &Inputs, mut pass: Pass<'_>, out: &mut impl Write) -> Result<()> {
     let hooks: Vec<Hook> = options.hooks.iter().map(|h| Hook::parse(h)).collect::<Result<_>>()?;
     let mut profiles: Vec<_> =
@@ -293,7 +293,7 @@ fn show_profile(options: &ReportOptions, inputs: &Inputs, mut pass: Pass<'_>, ou
         true
     }));
     let mut text = Vec::new();
-    for (profile, input) in profiles.iter().zip(&inputs.inputs) {
+    for (profile, input) in profiles.iter().zip(&inputs.inputs).rev() {
         profile.print(&input.dec, &mut text);
     }
     quietly(out.write_all(&text).map_err(Into::into))?;
