@@ -152,6 +152,9 @@ fn long_anywhere_in_a_type_is_an_address() {
     assert_eq!(raw("u_long f", 4, 0), " f=0x64636261");
     assert_eq!(raw("long long f", 4, 1), " f=0x64636261");
     assert_eq!(raw("u64 f", 8, 0), " f=7523094288207667809");
+    // Lines of fixtures/DIFFERENCES.md.
+    assert_eq!(raw("__attribute__((x)) int f", 4, 0), " f=1684234849");
+    assert_eq!(raw("int f __attribute__((x(1)))", 4, 0), " f=1684234849");
 }
 
 #[test]
@@ -270,4 +273,35 @@ fn an_instruction_of_a_guest() {
     assert_eq!(text(18, 0), "0:1000: 61 62 63 64 65 66 67 68 69 6a 6b 6c 6d 6e 6f 03 00 00");
     // Of no bytes the reference shows those of the event before.
     assert_eq!(text(0, 1), "0:1000:  FAIL");
+}
+
+/// Lines of fixtures/DIFFERENCES.md: expressions that the reference refuses, miscounts or does not survive.
+#[test]
+fn expressions_that_the_reference_does_not_know() {
+    let text = |fmt: &str| show(Endian::Little, "u32 f", 4, 0, fmt, &6u32.to_le_bytes()).unwrap().0;
+    assert_eq!(text("\"%d\", REC->f ^ 3"), "5");
+    assert_eq!(text("\"%d %d\", sizeof(char), sizeof(short)"), "1 2");
+    assert_eq!(text("\"%d %d\", REC->f / 0, REC->f % 0"), "0 0");
+    let mut payload = (2u32 << 16).to_le_bytes().to_vec();
+    payload.extend_from_slice(b"\xab\xcd\0\0");
+    let hex = "\"%s\", __print_hex(__get_rel_dynamic_array(f), 2)";
+    assert_eq!(show(Endian::Little, "__rel_loc u8[] f", 4, 0, hex, &payload).unwrap().0, "ab cd");
+}
+
+/// A line of fixtures/DIFFERENCES.md: a nested function without a name is shown by its address.
+#[test]
+fn a_function_without_a_name() {
+    let fields = [("unsigned long func", 8, 8, 0), ("int depth", 16, 4, 1)];
+    let m = Machine::named(Endian::Little, ("ftrace", "funcgraph_entry"), &fields, "\"x\"", false);
+    let mut payload = 0xabcu64.to_le_bytes().to_vec();
+    payload.extend_from_slice(&1u32.to_le_bytes());
+    assert_eq!(m.print(&payload, b""), "             |    abc() {");
+}
+
+/// A line of fixtures/DIFFERENCES.md: an array that is longer than all that is left of its block ends there.
+#[test]
+fn an_array_at_the_end_of_its_block() {
+    let m = Machine::new(Endian::Little, &[("u16 f[32]", 8, 64, 0)], "\"x\"", true);
+    assert_eq!(m.print(&[1, 2, 3, 4], b""), " f=ARRAY[01, 02, 03, 04]");
+    assert_eq!(m.print(&[1, 2, 3, 4], &[5, 6]), " f=ARRAY[01, 02, 03, 04, 05, 06]");
 }

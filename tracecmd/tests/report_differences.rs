@@ -98,3 +98,171 @@ fn threads_change_nothing() {
     let one = text(&["--threads", "1"], "s390x-6.1-fgraph.dat");
     assert!(text(&["--threads", "4"], "s390x-6.1-fgraph.dat") == one);
 }
+
+/// The lines of a report without its first.
+fn lines(options: &[&str], name: &str) -> Vec<String> {
+    text(options, name).lines().skip(1).map(str::to_owned).collect()
+}
+
+/// Which buffers the lines come from.
+fn buffers(lines: &[String]) -> std::collections::BTreeSet<&str> {
+    lines.iter().filter_map(|l| l.trim_start().split_once(':').map(|(b, _)| b)).collect()
+}
+
+#[test]
+fn filters_and_cpus_are_those_of_every_buffer() {
+    let name = "x86_64-7.2-instances.dat";
+    let all = lines(&[], name);
+    let of_cpu: Vec<_> = all.iter().filter(|l| l.contains(" [001] ")).cloned().collect();
+    assert_eq!(buffers(&of_cpu).len(), 2, "{:?}", buffers(&of_cpu));
+    assert_eq!(lines(&["--cpu", "1"], name), of_cpu);
+    let filtered = lines(&["-F", ".*: CPU == 1"], name);
+    assert_eq!(filtered, of_cpu);
+    let switches = lines(&["-F", "sched_switch"], "s390x-6.1-inst.dat");
+    assert!(!switches.is_empty() && switches.iter().all(|l| l.contains(" sched_switch: ")));
+    let tasks = lines(&["--pid", "0,1"], name);
+    assert!(!tasks.is_empty() && tasks.len() < all.len() / 2, "{} of {}", tasks.len(), all.len());
+}
+
+#[test]
+fn times_of_instances_are_aligned_too() {
+    let first = lines(&["--align-ts"], "s390x-6.1-inst.dat").remove(0);
+    assert!(first.contains(" 0.000000: "), "{first}");
+}
+
+#[test]
+fn test_of_filters_ends_with_them() {
+    let out = text(&["-T", "-F", "sched_switch: prev_pid > 1"], "x86_64-6.1-sched-v6.dat");
+    assert!(out.contains("prev_pid > 1") && !out.contains("cpus="), "{out}");
+}
+
+#[test]
+fn a_wrong_filter_is_told_before_anything_is_shown() {
+    let first = fixture("x86_64-6.1-sched-v6.dat");
+    let second = fixture("i386-6.1-events.dat");
+    let words = ["-i", first.to_str().unwrap(), "-F", "sched_switch", "-i", second.to_str().unwrap(), "-F"];
+    let done = Command::new(env!("CARGO_BIN_EXE_tracecmd")).arg("report").args(words).arg("nosuch").output().unwrap();
+    assert!(!done.status.success() && done.stdout.is_empty());
+    assert!(String::from_utf8(done.stderr).unwrap().contains("nosuch"));
+}
+
+#[test]
+fn verbose_says_the_version_and_no_plugin_files() {
+    let out = text(&["-V"], "x86_64-6.1-sched-v6.dat");
+    assert!(out.starts_with("version = 6\ncpus=2\n") && !out.contains("plugin"), "{}", &out[..200]);
+}
+
+/// Group, event, and total of the lines of a profile.
+fn totals(out: &str) -> Vec<(usize, String, u64)> {
+    let mut task = 0;
+    let mut all = Vec::new();
+    for line in out.lines() {
+        task += usize::from(!line.starts_with(' '));
+        if let Some((event, rest)) = line.strip_prefix("  Event: ").and_then(|l| l.split_once(':')) {
+            let total = rest.split_once("Total: ").map_or(0, |(_, t)| t.split(' ').next().unwrap().parse().unwrap());
+            all.push((task, event.to_owned(), total));
+        }
+    }
+    all
+}
+
+#[test]
+fn profiles_are_in_order_and_without_debug_lines() {
+    let name = "x86_64-6.1-sched-v6.dat";
+    let hook = "sched_wakeup,pid/sched_switch,next_pid";
+    let with = text(&["-H", hook, "--profile"], name);
+    assert!(with.starts_with("cpus=2\n") && !with.contains("start (null)"), "{with}");
+    for out in [text(&["--profile"], name), text(&["--profile", "-G"], name), with] {
+        let all = totals(&out);
+        assert!(all.len() > 20);
+        // Within a task and an event the largest total stands first.
+        for pair in all.windows(2).filter(|p| p[0].0 == p[1].0 && p[0].1 == p[1].1 && !p[0].1.contains("switch")) {
+            assert!(pair[0].2 >= pair[1].2, "{pair:?}");
+        }
+    }
+    let groups = text(&["--profile", "--by-comm"], name);
+    let groups: Vec<_> = groups.lines().filter_map(|l| l.strip_prefix("group: ")).collect();
+    assert!(groups.len() > 5 && groups.is_sorted(), "{groups:?}");
+}
+
+#[test]
+fn switches_are_timed_without_wakeups() {
+    // Only sched_switch and its stacks are in this file.
+    let out = text(&["--profile"], "x86_64-6.1-stack-zlib.dat");
+    assert!(out.contains("  Event: sched_switch:R ("), "{out}");
+    assert!(out.lines().any(|l| l.contains("sched_switch:") && l.contains(" Total: ")), "{out}");
+    let instances = text(&["--profile"], "x86_64-7.2-instances.dat");
+    assert!(instances.contains("\ntask: ") && instances.contains("  Event: func: vfs_open() ("), "{instances}");
+}
+
+#[test]
+fn a_profile_of_several_inputs_has_the_last_one_first() {
+    let (first, second) = (fixture("x86_64-6.1-sched-v6.dat"), fixture("i386-6.1-events.dat"));
+    let words = ["--profile", "-i", first.to_str().unwrap(), "-i", second.to_str().unwrap()];
+    let done = Command::new(env!("CARGO_BIN_EXE_tracecmd")).arg("report").args(words).output().unwrap();
+    let out = String::from_utf8(done.stdout).unwrap();
+    let body = |name: &str| text(&["--profile"], name).lines().skip(1).collect::<Vec<_>>().join("\n");
+    let want = [body("i386-6.1-events.dat"), body("x86_64-6.1-sched-v6.dat")].join("\n");
+    assert_eq!(out.lines().skip(2).collect::<Vec<_>>().join("\n"), want);
+}
+
+fn run(words: &[&str], name: &str) -> String {
+    let out = Command::new(env!("CARGO_BIN_EXE_tracecmd")).args(words).arg("-i").arg(fixture(name)).output().unwrap();
+    assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[test]
+fn trees_count_each_buffer_once() {
+    let name = "x86_64-7.2-instances.dat";
+    let all = text(&["-N"], name);
+    let out = run(&["hist"], name);
+    for event in ["sys_enter_openat", "vfs_open", "sched_switch"] {
+        let entry = format!("funcgraph_entry: --> {event} ");
+        let seen = all.lines().filter(|l| {
+            let words = l.split_whitespace().collect::<Vec<_>>().join(" ");
+            words.contains(&format!(" {event}: ")) || words.contains(&entry)
+        });
+        let counted = out.lines().filter(|l| l.contains(&format!(" {event} #")));
+        let counted: usize = counted.map(|l| l.rsplit_once('#').unwrap().1.parse::<usize>().unwrap()).sum();
+        assert_eq!(counted, seen.count(), "{event}");
+    }
+}
+
+#[test]
+fn equal_counts_of_trees_and_allocations_are_in_order() {
+    let out = run(&["hist"], "i386-6.1-events.dat");
+    let counts =
+        out.lines().filter(|l| l.starts_with("  %")).map(|l| l.rsplit_once('#').unwrap().1.parse::<u64>().unwrap());
+    assert!(counts.clone().count() > 20 && counts.is_sorted_by(|a, b| a >= b));
+    assert_eq!(out, run(&["hist"], "i386-6.1-events.dat"));
+    // The saved name of a task that had two.
+    assert!(out.contains("  (128) ls ") && !out.contains("  (128) w "), "{out}");
+    let mem = run(&["mem"], "i386-6.1-events.dat");
+    let waste = mem.lines().filter_map(|l| l.split('\t').nth(1)?.parse::<u64>().ok());
+    assert!(waste.clone().count() > 10 && waste.is_sorted_by(|a, b| a >= b), "{mem}");
+    assert_eq!(mem, run(&["mem"], "i386-6.1-events.dat"));
+}
+
+#[test]
+fn options_of_plugins_are_listed_with_what_they_do() {
+    let done = Command::new(env!("CARGO_BIN_EXE_tracecmd")).arg("options").output().unwrap();
+    let out = String::from_utf8(done.stdout).unwrap();
+    for name in ["parent", "indent", "offset", "tailprint", "depth"] {
+        assert!(out.contains(name), "{name}: {out}");
+    }
+}
+
+#[test]
+fn dump_of_a_cut_file_names_the_place() {
+    let whole = std::fs::read(fixture("s390x-6.1-inst.dat")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let cut = dir.path().join("cut.dat");
+    for part in [whole.len() / 2, 1000, 100] {
+        std::fs::write(&cut, &whole[..part]).unwrap();
+        let done =
+            Command::new(env!("CARGO_BIN_EXE_tracecmd")).args(["dump", "--all", "-i"]).arg(&cut).output().unwrap();
+        let message = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!done.status.success() && message.contains("0x"), "{part}: {message}");
+    }
+}

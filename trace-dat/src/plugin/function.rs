@@ -245,6 +245,15 @@ mod tests {
         assert_eq!(args(Endian::Little, "dput_more"), "1234");
     }
 
+    /// A line of fixtures/DIFFERENCES.md.
+    #[test]
+    fn words_of_a_32_bit_file_have_four_bytes() {
+        let dec = Decoder::new(DecoderParts::new(Endian::Little, LongSize::Four, 4096));
+        let mut out = Vec::new();
+        print_args(&dec, b"f", &[1, 0, 0, 0, 0xff, 0, 0, 0], &mut out);
+        assert_eq!(out, b"1, ff");
+    }
+
     #[test]
     fn arguments_of_a_big_endian_file_are_unswapped_words() {
         assert_eq!(args(Endian::Big, "dput"), "3412000000000000");
