@@ -169,6 +169,8 @@ pub struct Hist {
     pub sort: Vec<SortKey>,
     /// `size=`: entries of the table.
     pub size: Option<u64>,
+    /// `clock=`: the clock of `common_timestamp`; the kernel shows it with histograms that use that field (since Linux 5.0).
+    pub clock: Option<String>,
     /// `name=`: histograms of the same name share their table.
     pub name: Option<String>,
     /// `nohitcount` or `NOHC` (since Linux 6.3).
@@ -241,6 +243,9 @@ impl fmt::Display for Hist {
         if let Some(n) = self.size {
             write!(f, ":size={n}")?;
         }
+        if let Some(clock) = &self.clock {
+            write!(f, ":clock={clock}")?;
+        }
         match self.command {
             None => {}
             Some(HistCommand::Pause) => f.write_str(":pause")?,
@@ -308,6 +313,7 @@ impl Hist {
                 SortKey { name: name.to_owned(), descending }
             })),
             Some(("size", v)) => self.size = Some(v.parse().map_err(|_| "size= needs a number".to_owned())?),
+            Some(("clock", v)) => self.clock = Some(v.to_owned()),
             Some(("name", v)) => self.name = Some(v.to_owned()),
             Some(_) => {
                 for var in part.split(',') {
@@ -510,7 +516,7 @@ mod tests {
             assert_eq!(h.to_string().parse::<Hist>().unwrap(), h);
         }
         let shown: Hist = "hist:keys=pid:vals=hitcount:sort=hitcount:size=2048:clock=global [active]".parse().unwrap();
-        assert_eq!(shown.size, Some(2048));
+        assert_eq!((shown.size, shown.clock.as_deref(), shown.vars.len()), (Some(2048), Some("global"), 0));
         for bad in
             ["hist:", "keys=a", "hist:vals=x", "hist:keys=a:size=x", "hist:keys=a:onmatch(x).y(z)", "hist:keys=a:foo"]
         {

@@ -366,6 +366,8 @@ fn every_kind_of_dynamic_event() {
     ];
     let mut made = 0;
     for e in &list {
+        // The last line before a kernel that hangs says which.
+        eprintln!("{e}");
         match fs.create_dynevent(e) {
             Ok(()) => {}
             Err(x @ (Error::Unsupported { .. } | Error::Lockdown { .. } | Error::Refused { .. }))
@@ -388,6 +390,8 @@ fn every_kind_of_dynamic_event() {
         assert_eq!(i.is_enabled(&target).unwrap(), EnableState::On);
     }
     work();
+    // Reading makes events of its own, on a slow machine more than are read.
+    i.set_on(false).unwrap();
     if made > 0 {
         let text = i.dir().read("trace").unwrap();
         if fs.find_dynevent(&g, "kp").unwrap().is_some() {
@@ -433,7 +437,10 @@ fn function_lists() {
         Err(Error::NoFunction { .. })
     ));
     i.add_function_command("vfs_read:traceoff:3").unwrap();
-    assert!(i.functions(FuncList::Filter).unwrap().iter().any(|l| l.starts_with("vfs_read:traceoff:count=3")));
+    // Whoever reads counts it down.
+    let shown = i.functions(FuncList::Filter).unwrap();
+    let counted = |n| shown.iter().any(|l| *l == format!("vfs_read:traceoff:count={n}"));
+    assert!((0..=3).any(counted), "{shown:?}");
     i.add_future_functions(FuncList::Filter, &FuncPattern::module("no_such_module")).unwrap();
     i.clear_functions(FuncList::Filter).unwrap();
     let left = i.functions(FuncList::Filter).unwrap();
