@@ -125,7 +125,7 @@ impl Session {
         let switch = std::fs::OpenOptions::new()
             .write(true)
             .open(&path)
-            .with_context(|| format!("cannot open {}", path.display()))?;
+            .map_err(|e| tracefs::Error::io("open", &path, e))?;
         // The first note is the last to be played: tracing goes on when all else is back.
         self.journal.note_value(&path, if was_on { "1" } else { "0" })?;
         self.buffers.push(Active { index, instance, was_on, switch });

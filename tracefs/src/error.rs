@@ -190,8 +190,8 @@ pub(crate) fn syntax_text(what: &str, text: &str, at: usize) -> String {
 }
 
 impl Error {
-    /// The fitting variant for a system error of `op` on `path`.
-    pub(crate) fn io(op: &'static str, path: &Path, source: io::Error) -> Error {
+    /// The fitting variant for a system error of `op` (a verb: `open`, `read`) on `path`.
+    pub fn io(op: &'static str, path: &Path, source: io::Error) -> Error {
         let path = path.to_path_buf();
         match source.raw_os_error() {
             Some(libc::EACCES) => Error::Permission { path, source },
