@@ -154,6 +154,13 @@ fn hidden(text: &[u8]) -> Option<(char, usize)> {
 /// Appends a JSON string. Bytes that are no UTF-8 become U+FFFD.
 pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
+    // Nearly all texts are plain ASCII; the whole text is looked at without a branch, which compilers turn into vector code.
+    let special = |b: u8| (b < b' ') | (b == b'"') | (b == b'\\') | (b >= 0x7f);
+    if !text.iter().fold(false, |any, b| any | special(*b)) {
+        out.extend_from_slice(text);
+        out.push(b'"');
+        return;
+    }
     for chunk in text.utf8_chunks() {
         let mut plain = 0;
         let valid = chunk.valid().as_bytes();
@@ -191,14 +198,16 @@ pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
 #[derive(Clone, Debug)]
 struct Shape<'a> {
     event: &'a Event,
-    /// `"system":"…","event":"…","fields":{`
+    /// `TYPE,"system":"…","event":"…","fields":{`, behind `"common_type":`
     head: Box<[u8]>,
     columns: Vec<Column>,
 }
 
 impl<'a> Shape<'a> {
     fn new(event: &'a Event) -> Self {
-        let mut head = b"\"system\":".to_vec();
+        let mut head = Vec::new();
+        push_num(&mut head, event.id);
+        head.extend_from_slice(b",\"system\":");
         push_string(&mut head, event.system.as_bytes());
         head.extend_from_slice(b",\"event\":");
         push_string(&mut head, event.name.as_bytes());
@@ -216,7 +225,15 @@ pub struct JsonPrinter<'a> {
     /// By stream: `,"buffer":"…"` and what else is the same for all its lines.
     origins: Vec<Vec<u8>>,
     text: Vec<u8>,
+    /// Texts of common fields, by input and their values.
+    commons: Vec<Common>,
 }
+
+/// Number of the texts that are kept; a power of two.
+const COMMONS: usize = 256;
+
+/// What a text is of, and the text.
+type Common = (Option<(usize, (i32, u8, u8))>, Vec<u8>);
 
 impl<'a> JsonPrinter<'a> {
     /// A printer for records of these streams; `files` are the names of the inputs, shown when there are several.
@@ -235,6 +252,7 @@ impl<'a> JsonPrinter<'a> {
             shapes: vec![Vec::new(); files.len()],
             origins: streams.iter().map(origin).collect(),
             text: Vec::new(),
+            commons: vec![(None, Vec::new()); COMMONS],
         }
     }
 
@@ -250,6 +268,36 @@ impl<'a> JsonPrinter<'a> {
             *shapes.get_mut(at)? = Some(shape);
         }
         shapes.get(at)?.as_ref()
+    }
+
+    /// Appends what the `common_*` fields say up to the number of `common_type`: the same text for many records of a task.
+    fn push_common(&mut self, out: &mut Vec<u8>, stream: &Stream, common: (i32, u8, u8), seq: u64) {
+        let (pid, flags, preempt) = common;
+        let place = (pid as usize ^ usize::from(flags) << 3 ^ usize::from(preempt) << 4) % COMMONS;
+        let key = (stream.input, common);
+        if let Some(kept) = self.commons.get(place).filter(|c| c.0 == Some(key)) {
+            out.extend_from_slice(&kept.1);
+            return;
+        }
+        let start = out.len();
+        let comm = stream.dec.comms().lookup(pid, seq);
+        out.extend_from_slice(b",\"comm\":");
+        push_string(out, comm.unwrap_or(UNKNOWN));
+        out.extend_from_slice(b",\"pid\":");
+        push_num(out, pid);
+        out.extend_from_slice(b",\"flags\":\"");
+        push_flags(out, flags, preempt);
+        out.extend_from_slice(b"\",\"common_flags\":");
+        push_num(out, flags);
+        out.extend_from_slice(b",\"common_preempt_count\":");
+        push_num(out, preempt);
+        out.extend_from_slice(b",\"common_type\":");
+        // Only a name that stays is kept: another one may be learnt later.
+        if let (Some(_), false, Some(kept)) = (comm, stream.dec.comms().may_change(pid), self.commons.get_mut(place)) {
+            kept.0 = Some(key);
+            kept.1.clear();
+            kept.1.extend_from_slice(out.get(start..).unwrap_or_default());
+        }
     }
 
     fn print_line(&mut self, line: &Line<'_>, out: &mut Vec<u8>) {
@@ -277,19 +325,7 @@ impl<'a> JsonPrinter<'a> {
                 push_num(out, nanos);
             }
         }
-        out.extend_from_slice(b",\"comm\":");
-        push_string(out, stream.dec.comms().lookup(pid, line.seq).unwrap_or(UNKNOWN));
-        out.extend_from_slice(b",\"pid\":");
-        push_num(out, pid);
-        out.extend_from_slice(b",\"flags\":\"");
-        push_flags(out, flags, preempt);
-        out.extend_from_slice(b"\",\"common_flags\":");
-        push_num(out, flags);
-        out.extend_from_slice(b",\"common_preempt_count\":");
-        push_num(out, preempt);
-        out.extend_from_slice(b",\"common_type\":");
-        push_num(out, data.first_chunk::<2>().map_or(0, |b| stream.dec.endian().u16(*b)));
-        out.push(b',');
+        self.push_common(out, stream, (pid, flags, preempt), line.seq);
 
         let mut text = std::mem::take(&mut self.text);
         text.clear();
@@ -309,7 +345,10 @@ impl<'a> JsonPrinter<'a> {
                 out.extend_from_slice(b"},\"text\":");
                 push_string(out, &text);
             }
-            None => out.extend_from_slice(b"\"system\":null,\"event\":null,\"fields\":{},\"text\":null"),
+            None => {
+                push_num(out, data.first_chunk::<2>().map_or(0, |b| stream.dec.endian().u16(*b)));
+                out.extend_from_slice(b",\"system\":null,\"event\":null,\"fields\":{},\"text\":null");
+            }
         }
         self.text = text;
         out.extend_from_slice(b"}\n");
