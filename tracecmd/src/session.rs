@@ -122,10 +122,8 @@ impl Session {
         };
         let was_on = instance.is_on().unwrap_or(true);
         let path = instance.file("tracing_on");
-        let switch = std::fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .map_err(|e| tracefs::Error::io("open", &path, e))?;
+        let switch =
+            std::fs::OpenOptions::new().write(true).open(&path).map_err(|e| tracefs::Error::io("open", &path, e))?;
         // The first note is the last to be played: tracing goes on when all else is back.
         self.journal.note_value(&path, if was_on { "1" } else { "0" })?;
         self.buffers.push(Active { index, instance, was_on, switch });
