@@ -210,6 +210,75 @@ fn losses_and_order_of_datagrams_are_told() {
     assert!(lines(&r.text) > lines(text(&fixture(EVENTS)).as_bytes()) / 10);
 }
 
+/// A network namespace with a line to this one; it goes when this is dropped.
+struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes it, with `addr` (of a /24) at its end of the line and `ours` at this one.
+    fn new(addr: &str, ours: &str) -> Result<Namespace, String> {
+        let name = format!("remote-{}", std::process::id());
+        let (here, there) = (format!("rmt{}a", std::process::id()), format!("rmt{}b", std::process::id()));
+        let ns = Namespace { name: name.clone() };
+        for words in [
+            format!("netns add {name}"),
+            format!("link add {here} type veth peer name {there} netns {name}"),
+            format!("addr add {ours}/24 dev {here}"),
+            format!("link set {here} up"),
+            format!("-n {name} addr add {addr}/24 dev {there}"),
+            format!("-n {name} link set {there} up"),
+            format!("-n {name} link set lo up"),
+        ] {
+            let done =
+                std::process::Command::new("ip").args(words.split(' ')).output().map_err(|e| format!("ip: {e}"))?;
+            if !done.status.success() {
+                return Err(format!("ip {words}: {}", String::from_utf8_lossy(&done.stderr).trim()));
+            }
+        }
+        Ok(ns)
+    }
+
+    /// Does something in it.
+    fn within<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/var/run/netns/{}", self.name);
+        let inside = || {
+            nix::sched::setns(std::fs::File::open(path).unwrap(), nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            what()
+        };
+        std::thread::scope(|s| s.spawn(inside).join().unwrap())
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // The line goes with it.
+        let _ = std::process::Command::new("ip").args(["netns", "del", &self.name]).output();
+    }
+}
+
+#[test]
+fn between_network_namespaces() {
+    let ns = match Namespace::new("10.231.77.1", "10.231.77.2") {
+        Ok(ns) => ns,
+        Err(why) => return skip("between_network_namespaces", &why),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let options = ["--allow", "10.231.77.2"];
+    let mut l = ns.within(|| Listener::ours(dir.path(), "10.231.77.1", &options)).unwrap();
+    assert!(TcpStream::connect(("127.0.0.1", l.addr.port())).is_err(), "it is not here");
+    let recording = Recording::of(&fixture(EVENTS)).unwrap();
+    for (n, (how, only_v1)) in [(tcp(), false), (udp(), false), (tcp(), true), (udp(), true)].into_iter().enumerate() {
+        let version = recording.send(l.addr, &How { only_v1, ..how }).unwrap();
+        assert_eq!(version, if only_v1 { 1 } else { 3 });
+        l.files(n + 1).unwrap();
+    }
+    assert_eq!(l.end().unwrap(), 0);
+    for file in finished(dir.path()) {
+        same(&fixture(EVENTS), &file);
+    }
+}
+
 /// A line between recorder and listener that loses datagrams and lets some overtake others.
 struct LossyLine {
     addr: SocketAddr,
