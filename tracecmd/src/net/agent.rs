@@ -300,6 +300,8 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
         s.join()?;
     }
     stopped?;
+    // A host that takes a last round of samples does so now; the instance for it has to go before all else is undone.
+    drop(answering);
     if plan.keep {
         session.keep()
     } else {
@@ -315,9 +317,7 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
         let options: Vec<_> = shift.iter().map(|s| RawOption::time_shift(s, HOST_ENDIAN)).collect();
         control.send_data(&RawOption::encode_list(&options, HOST_ENDIAN))?;
     }
-    let said = control.send(&Msg::CloseResp);
-    drop(answering);
-    said
+    control.send(&Msg::CloseResp)
 }
 
 /// The thread that answers a host's questions for times. Its end is waited for: it removes the instance that it made.
@@ -330,7 +330,7 @@ impl Drop for Answering {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         // A host may take its last samples after it has ended the session; then it says so, or goes away.
-        let end = Instant::now() + Duration::from_secs(2);
+        let end = Instant::now() + Duration::from_secs(5);
         while !thread.is_finished() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(10));
         }
