@@ -57,5 +57,5 @@ M
 link ours tcp INT
 link ours tcp KILL
 link ours udp INT
-link ref tcp INT
+link ref tcp KILL
 exit $faults

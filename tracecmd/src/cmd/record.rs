@@ -136,7 +136,7 @@ fn finish(
         session.buffers.iter().map(|a| BufferFacts::read(&a.instance, latency)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut data = recorders.join(&session);
     stopped?;
-    let mut options: Vec<_> = guests.iter().filter_map(guest::Session::option).collect();
+    let mut options: Vec<_> = guests.iter().map(guest::Session::option).collect();
     let mut guest_files = Vec::new();
     for g in guests {
         let mut done = g.finish(tsc2nsec)?;

@@ -39,6 +39,9 @@ use crate::{
     tracefile::{self, BufferFacts, Extras, HOST_ENDIAN},
 };
 
+/// What a proxy calls the machine that asked for its recording, as the reference does.
+const PROXIED: &str = "::GUEST::";
+
 /// How the agent is to work.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -261,7 +264,12 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
     let mut facts = BufferFacts::read(&a.instance, false)?;
     facts.stats.clear();
     facts.name.clear();
-    let extras = Extras { date_us, trace_id: Some(trace_id), ..Extras::default() };
+    // A proxy's file names the machine that asked for it, whose guest it is not.
+    let guests = guest_cpus.iter().map(|_| {
+        let vcpus = machine.as_ref().map(|m| m.threads.clone()).unwrap_or_default();
+        RawOption::guest(PROXIED, request.trace_id, &vcpus, HOST_ENDIAN)
+    });
+    let extras = Extras { date_us, trace_id: Some(trace_id), guests: guests.collect(), ..Extras::default() };
     let meta = tracefile::metadata(session.root(), &plan, &[facts], &extras)?;
     control.send_pieces(&head(&plan, &meta, 3, a.instance.subbuf_size()? as u32)?)?;
     // A host may start at once when it has the metadata and its connections: everything has to be on before it knows that.
@@ -293,9 +301,12 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
         let _ = give.send(sink);
     }
     let ended = until_close(&mut control, signals, listener);
-    let shift = sync.and_then(HostSync::finish);
     let stopped = session.switch_off();
     senders.iter().for_each(|s| s.stop.stop());
+    let said = match guest_cpus {
+        Some(_) if ended.is_ok() => said_by_proxy(&mut control, sync),
+        _ => Ok(()),
+    };
     for s in senders {
         s.join()?;
     }
@@ -308,16 +319,18 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
         session.end()?
     }
     ended?;
-    if guest_cpus.is_some() {
-        let vcpus = machine.map(|m| m.threads).unwrap_or_default();
-        let guest = RawOption::guest(&host.number(), request.trace_id, &vcpus, HOST_ENDIAN);
-        control.send_data(&RawOption::encode_list(&[guest], HOST_ENDIAN))?;
-        control.wait_for(&Msg::Cont, Some(Duration::from_secs(60)))?;
-        let shift = shift.filter(|s| s.cpus.iter().any(|c| !c.is_empty()));
-        let options: Vec<_> = shift.iter().map(|s| RawOption::time_shift(s, HOST_ENDIAN)).collect();
-        control.send_data(&RawOption::encode_list(&options, HOST_ENDIAN))?;
-    }
+    said?;
     control.send(&Msg::CloseResp)
+}
+
+/// What a proxy says after CLOSE: the rest of its own file, of which nothing is left, and the options for the file of the other
+/// side. C trace-cmd waits five seconds for each.
+fn said_by_proxy(control: &mut Channel, sync: Option<HostSync>) -> Result<()> {
+    control.send(&Msg::FinData)?;
+    let shift = sync.and_then(HostSync::finish).filter(|s| s.cpus.iter().any(|c| !c.is_empty()));
+    control.wait_for(&Msg::Cont, Some(Duration::from_secs(60)))?;
+    let options: Vec<_> = shift.iter().map(|s| RawOption::time_shift(s, HOST_ENDIAN)).collect();
+    control.send_data(&RawOption::encode_list(&options, HOST_ENDIAN))
 }
 
 /// The thread that answers a host's questions for times. Its end is waited for: it removes the instance that it made.

@@ -340,15 +340,15 @@ impl Session {
         })
     }
 
-    /// What this machine's own file says of this guest; nothing of a proxy, whose guest we are.
-    pub fn option(&self) -> Option<RawOption> {
+    /// What this machine's own file says of this guest, or of a proxy.
+    pub fn option(&self) -> RawOption {
         // Whose threads run a machine behind TCP is not known.
         let vcpus: Vec<(u32, u32)> = match (&self.machine, self.over_tcp) {
             (Some(m), _) => m.threads.clone(),
             (None, true) => (0..self.data.len() as u32).map(|cpu| (cpu, u32::MAX)).collect(),
             (None, false) => Vec::new(),
         };
-        (!self.proxy).then(|| RawOption::guest(&self.name, self.trace_id, &vcpus, HOST_ENDIAN))
+        RawOption::guest(&self.name, self.trace_id, &vcpus, HOST_ENDIAN)
     }
 
     /// Ends the guest's recording and writes its file.
