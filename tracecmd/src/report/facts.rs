@@ -10,7 +10,7 @@ use trace_dat::{
 
 use super::{
     inputs::{Input, Inputs},
-    layout::{TimeColumn, TimeFormat, push_num},
+    layout::{TimeColumn, TimeFormat, UNKNOWN_EVENT, push_num},
     options::ReportOptions,
 };
 
@@ -152,11 +152,21 @@ fn cpus(options: &ReportOptions, inputs: &Inputs, input: &Input, out: &mut impl 
     let stream = inputs.streams.iter().find(|s| std::sync::Arc::ptr_eq(&s.dec, &input.dec) && s.is(top));
     let format = stream.map_or(TimeFormat::Micros, |s| s.time);
     for mut one in input.file.inputs(&input.time, |b, _| b.is_top()) {
-        let Some(first) = one.stream.first_ts() else { continue };
+        one.stream.rewind();
+        // The time, and whether the record's event is in the file: if not, that takes the place of the time.
+        let known = |r: trace_dat::Record<'_>| (r.ts, input.dec.event_of(r.data).is_some());
+        let Some(first) = one.stream.next_record().map(known) else { continue };
         let mut line = b"  ".to_vec();
         push_num(&mut line, one.stream.cpu());
-        let time = |line: &mut Vec<u8>, what: &str, ts| {
+        let last = options.facts.last_event.then(|| {
+            one.stream.seek_end();
+            one.stream.prev_record().map(known)
+        });
+        let time = |line: &mut Vec<u8>, what: &str, (ts, known): (u64, bool)| {
             line.extend_from_slice(what.as_bytes());
+            if !known {
+                return line.extend_from_slice(UNKNOWN_EVENT);
+            }
             let start = line.len();
             TimeColumn::default().push(line, one.time.correct(ts), format);
             // The column begins with a blank that is not wanted here.
@@ -167,8 +177,8 @@ fn cpus(options: &ReportOptions, inputs: &Inputs, input: &Input, out: &mut impl 
         if options.facts.first_event {
             time(&mut line, "\tFirst event:", first);
         }
-        if options.facts.last_event {
-            time(&mut line, "\tLast event:", one.stream.last_ts().unwrap_or(first));
+        if let Some(last) = last {
+            time(&mut line, "\tLast event:", last.unwrap_or(first));
         }
         line.push(b'\n');
         out.write_all(&line)?;
