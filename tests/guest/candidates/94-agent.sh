@@ -1,10 +1,14 @@
 # Guest and host in one: the agent records the top buffer of this kernel, `record -A` an instance of it. Our and the reference's
-# programs as both sides, over vsock loopback and TCP. Both files have to name each other, and the marks of the time have to be
-# in both; as both have the same clock, the measured difference is small.
+# programs as both sides, over vsock loopback and TCP. Both files have to name each other, and the marks of the time have to
+# be in the guest's; both programs have to merge the files in the same way.
 . /lib.sh
 modprobe vsock_loopback 2> /dev/null || true
 faults=0 port=9000
 set +e
+
+trace_id() {
+  awk '/Option TRACEID/ { getline; print $1 }' "$OUT/$1.options"
+}
 
 # session RECORDER AGENT vsock|tcp
 session() {
@@ -25,12 +29,24 @@ session() {
   kill -INT $pid 2> /dev/null || true
   (sleep 5; kill -9 $pid) 2> /dev/null &
   wait $pid 2> /dev/null || true
-  ls $T/instances | grep clock_synch && { echo "$name: instance left"; faults=1; }
+  # The instances for times: the agent's has the number of its peer, the recorder's is 0. The reference's recorder leaves its own.
+  left=$(ls $T/instances | grep clock_synch)
+  [ "$recorder" = ref ] && left=$(echo "$left" | grep -v 'clock_synch-0$')
+  [ -z "$left" ] || { echo "$name: $left is left"; faults=1; }
   # What the two files say of each other, whoever reads it.
   for file in "$name" "$name-vm"; do
     ours dump --options -i "$OUT/$file.dat" > "$OUT/$file.options" 2>&1
     ref dump --options -i "$OUT/$file.dat" > "$OUT/$file.options-ref" 2>&1
   done
+  own=$(trace_id "$name") guest=$(trace_id "$name-vm")
+  peer=$(awk '/Option TimeShift/ { getline; print $1 }' "$OUT/$name-vm.options")
+  named=$(awk '/Option GUEST/ { getline; getline; print $1 }' "$OUT/$name.options")
+  # The reference writes no id of its own when its top buffer is not recorded.
+  [ "$recorder" = ref ] && own=$peer
+  [ -n "$own" ] && [ "$own" = "$peer" ] && [ -n "$guest" ] && [ "$guest" = "$named" ] || {
+    echo "$name: ids $own $peer, $guest $named"
+    faults=1
+  }
   in_guest=$(ours report -i "$OUT/$name-vm.dat" | grep -c 'mark [0-9]' || true)
   merged=$(ours report -i "$OUT/$name.dat" -i "$OUT/$name-vm.dat" | grep -c 'sched_\|sys_' || true)
   echo "$name: $in_guest marks, $merged lines merged"
