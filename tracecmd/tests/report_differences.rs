@@ -191,6 +191,10 @@ fn switches_are_timed_without_wakeups() {
     let out = text(&["--profile"], "x86_64-6.1-stack-zlib.dat");
     assert!(out.contains("  Event: sched_switch:R ("), "{out}");
     assert!(out.lines().any(|l| l.contains("sched_switch:") && l.contains(" Total: ")), "{out}");
+    // Events that are not in the file, as those of a refused format, count nowhere; times that are all 0 are not shown.
+    let probes = text(&["--profile"], "x86_64-7.2-probes.dat");
+    assert!(probes.contains("Event: lat2:") && !probes.contains("Event: :"), "{probes}");
+    assert!(!probes.contains("Total: 0 "), "{probes}");
     let instances = text(&["--profile"], "x86_64-7.2-instances.dat");
     assert!(instances.contains("\ntask: ") && instances.contains("  Event: func: vfs_open() ("), "{instances}");
 }

@@ -219,8 +219,8 @@ pub struct Profile {
     function: Option<(u16, Place)>,
     stack: Option<(u16, usize)>,
     common_pid: Place,
-    /// First own field of every event, looked up once.
-    first_fields: FxHashMap<u16, Option<Place>>,
+    /// First own field of every event that was seen; `None`: the event is not in the file.
+    first_fields: FxHashMap<u16, Option<Option<Place>>>,
     tasks: BTreeMap<i64, Task>,
     /// Time and state of tasks when they were switched out, with the stack. The idle tasks of all CPUs have one list: the last
     /// one that was switched out is taken to be the first that runs again, as in the reference.
@@ -331,6 +331,10 @@ impl Profile {
         let data = rec.data;
         let Some(id) = data.first_chunk::<2>().map(|b| dec.endian().u16(*b)) else { return };
         let pid = self.common_pid.get_signed(dec, data);
+        // Of an event that is not in the file nothing is known.
+        if !self.known(dec, id) {
+            return;
+        }
         if let Some((stack, at)) = self.stack
             && stack == id
         {
@@ -357,15 +361,15 @@ impl Profile {
             return self.count(pid, Group::of(id), ip.get(dec, data));
         }
         if !self.see_pairs(dec, rec, id, ts, pid) {
-            let place = *self.first_fields.entry(id).or_insert_with(|| {
-                dec.event(id).and_then(|e| e.fields.first()).map(|f| Place {
-                    offset: f.offset,
-                    size: f.size,
-                    signed: false,
-                })
-            });
+            let place = self.first_fields.get(&id).copied().flatten().flatten();
             self.count(pid, Group::of(id), place.map_or(0, |p| p.get(dec, data)));
         }
+    }
+
+    /// Whether the event is in the file; its first field is looked up with that, once.
+    fn known(&mut self, dec: &Decoder, id: u16) -> bool {
+        let first = |e: &Event| e.fields.first().map(|f| Place { offset: f.offset, size: f.size, signed: false });
+        self.first_fields.entry(id).or_insert_with(|| dec.event(id).map(first)).is_some()
     }
 
     fn count(&mut self, pid: i64, group: Group, value: u64) {
@@ -586,7 +590,8 @@ impl Profile {
                 out.extend_from_slice(b"  Event: ");
                 self.print_name(dec, group, value, out);
                 out.extend_from_slice(format!(" ({})", entry.count).as_bytes());
-                if entry.timed {
+                // Times that are all 0 are no times to the reference.
+                if entry.timed && entry.total != 0 {
                     let text = format!(
                         " Total: {} Avg: {} Max: {}(ts:{}) Min:{}(ts:{})",
                         entry.total,
