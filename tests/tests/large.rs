@@ -1,13 +1,14 @@
-//! Files of 10 GB (sparse ones, made here): the last lines are shown at once and in little memory.
+//! Files of 10 GB (sparse ones, made here): the last lines are shown at once and in little memory. Large reports are the same on any
+//! number of threads.
 
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use trace_dat::write::FileVersion;
+use trace_dat::{compress::Codec, write::FileVersion};
 use tracecmd_tests::{
-    generate::{Amount, Plan, generate},
+    generate::{Amount, Kind, Mix, Plan, generate},
     programs,
 };
 
@@ -75,6 +76,91 @@ fn ten_gigabytes_show_their_last_lines_at_once() -> Result<()> {
             println!("{what}: from {from_s} {took:?}");
         }
         std::fs::remove_file(&path)?;
+    }
+    Ok(())
+}
+
+/// A report of `path` on so many threads: output, messages, status.
+fn on_threads(path: &Path, threads: usize) -> Result<std::process::Output> {
+    Ok(Command::new(programs::tracecmd()).args(["report", "--threads", &threads.to_string()]).arg(path).output()?)
+}
+
+/// Replaces the sub-buffers of a file without compression: those with this many bytes whose header looks like one.
+fn change(bytes: &mut [u8], size: usize, mut change: impl FnMut(usize, &mut [u8])) {
+    let mut n = 0;
+    for page in bytes.chunks_exact_mut(size) {
+        let word = |at: usize| page.get(at..at + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().expect("eight bytes")));
+        if word(0) > 1_000_000 && (1..size as u64 - 16).contains(&word(8)) {
+            change(n, page);
+            n += 1;
+        }
+    }
+    assert!(n > 1000, "{n} sub-buffers");
+}
+
+/// What many threads print of a file is what one prints of it: also where times run backwards, sub-buffers are damaged, or an
+/// event in the middle needs those before it.
+#[test]
+fn threads_print_the_same() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("x.dat");
+    let same = |what: &str, damaged: bool| -> Result<()> {
+        let one = on_threads(&path, 1)?;
+        assert_eq!(!one.stderr.is_empty(), damaged, "{what}: {}", String::from_utf8_lossy(&one.stderr));
+        for threads in [2, 3, 5] {
+            let many = on_threads(&path, threads)?;
+            assert!(many.stdout == one.stdout, "{what}: other lines on {threads} threads");
+            assert_eq!(
+                String::from_utf8_lossy(&many.stderr),
+                String::from_utf8_lossy(&one.stderr),
+                "{what}: {threads} threads"
+            );
+            assert_eq!(many.status.code(), one.status.code(), "{what}: {threads} threads");
+        }
+        Ok(())
+    };
+    let plan = |mix, codec, cpus, events| Plan {
+        kind: Kind::Mix(mix),
+        codec,
+        cpus,
+        amount: Amount::Events(events),
+        ..Plan::default()
+    };
+    for (mix, codec, cpus, events) in [
+        (Mix::Graph, Codec::Zstd, 2, 500_000),
+        (Mix::Mixed, Codec::None, 3, 250_000),
+        (Mix::Function, Codec::Zlib, 2, 400_000),
+    ] {
+        generate(&plan(mix, codec, cpus, events), &path)?;
+        same(&format!("{mix:?} {codec:?}"), false)?;
+    }
+    generate(&plan(Mix::Syscalls, Codec::None, 4, 300_000), &path)?;
+    let plain = std::fs::read(&path)?;
+    same("plain", false)?;
+    type Change = fn(usize, &mut [u8]);
+    let changes: [(&str, bool, Change); 3] = [
+        ("times that jump", false, |n, page| {
+            if n % 3 == 0 {
+                let ts = u64::from_le_bytes(page[..8].try_into().expect("eight bytes"));
+                page[..8].copy_from_slice(&ts.wrapping_add((n as u64).wrapping_mul(7919) % 2_000_000).to_le_bytes());
+            }
+        }),
+        ("lengths that cannot be", true, |n, page| {
+            if n % 401 == 7 {
+                page[8..16].copy_from_slice(&5000u64.to_le_bytes());
+            }
+        }),
+        ("sub-buffers without anything", true, |n, page| {
+            if n % 301 > 298 {
+                page.fill(0);
+            }
+        }),
+    ];
+    for (what, damaged, how) in changes {
+        let mut bytes = plain.clone();
+        change(&mut bytes, 4096, how);
+        std::fs::write(&path, bytes)?;
+        same(what, damaged)?;
     }
     Ok(())
 }

@@ -42,11 +42,9 @@ struct Table {
     found: Found,
 }
 
-/// A symbol found by its address.
+/// The name of a symbol.
 #[derive(Clone, Copy, Debug)]
 pub struct Name<'a> {
-    /// Where it begins.
-    pub addr: u64,
     /// Its name and all that follows it in the text.
     text: &'a [u8],
     len: usize,
@@ -74,14 +72,15 @@ impl<'a> Name<'a> {
 }
 
 /// Slots of the memory of addresses that were asked for; a power of two.
-const FOUND: usize = 1 << 12;
-/// Bits of a slot that hold the number of the symbol; the others hold the low bits of the address.
-const NUMBER_BITS: u32 = 20;
+const FOUND: usize = 1 << 14;
 
-/// Which symbol an address was found to lie in: traces ask for the same ones over and over, and a search in a table of a
-/// hundred thousand misses the cache at most of its steps.
+/// Where the name of an address was found: traces ask for the same ones over and over, and a search in a table of a hundred
+/// thousand misses the cache at most of its steps.
+///
+/// A slot has two words, written without a lock: where the name lies in the text, and that mixed with the address. Words of
+/// two writers do not fit each other.
 #[derive(Default)]
-struct Found(Box<[AtomicU64]>);
+struct Found(Box<[[AtomicU64; 2]]>);
 
 impl std::fmt::Debug for Found {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -91,12 +90,51 @@ impl std::fmt::Debug for Found {
 
 impl Found {
     fn new() -> Found {
-        Found((0..FOUND).map(|_| AtomicU64::new(u64::MAX)).collect())
+        Found((0..FOUND).map(|_| [AtomicU64::new(0), AtomicU64::new(u64::MAX)]).collect())
     }
 
     #[inline(always)]
-    fn slot(&self, addr: u64) -> Option<&AtomicU64> {
-        self.0.get((addr.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize)
+    fn slot(&self, addr: u64) -> Option<&[AtomicU64; 2]> {
+        self.0.get((addr.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 50) as usize)
+    }
+
+    /// What was put for this address.
+    #[inline(always)]
+    fn get(&self, addr: u64) -> Option<FoundName> {
+        let [word, mixed] = self.slot(addr)?;
+        let word = word.load(Ordering::Relaxed);
+        if FoundName::mixed(word, addr) != mixed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let [number, start, len] = [word >> 40, word >> 12 & 0xfff_ffff, word & 0xfff].map(|n| n as usize);
+        Some(FoundName { number, start, len })
+    }
+
+    fn put(&self, addr: u64, found: FoundName) {
+        let FoundName { number, start, len } = found;
+        if let Some([word, mixed]) = self.slot(addr)
+            && number < 1 << 24
+            && start < 1 << 28
+            && len < 1 << 12
+        {
+            let packed = (number as u64) << 40 | (start as u64) << 12 | len as u64;
+            word.store(packed, Ordering::Relaxed);
+            mixed.store(FoundName::mixed(packed, addr), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Number of a symbol, and where its name lies in the text.
+#[derive(Clone, Copy)]
+struct FoundName {
+    number: usize,
+    start: usize,
+    len: usize,
+}
+
+impl FoundName {
+    fn mixed(word: u64, addr: u64) -> u64 {
+        word.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ addr
     }
 }
 
@@ -192,23 +230,18 @@ impl Kallsyms {
     /// behind the start of the last one, whose end is not known.
     pub fn find(&self, addr: u64) -> Option<Symbol<'_>> {
         let table = self.table();
-        table.index_of(addr).and_then(|i| table.symbol(i))
+        table.name_of(addr).and_then(|f| table.symbol(f.number))
     }
 
-    /// As [`Kallsyms::find`], without the module.
+    /// The name of the symbol that `addr` lies in; names that were asked for before are not searched again.
     #[inline]
     pub fn name_at(&self, addr: u64) -> Option<Name<'_>> {
         let table = match self.table.get() {
             Some(table) => table,
             None => self.table(),
         };
-        let i = table.index_of(addr)?;
-        let place = table.places.get(i)?;
-        Some(Name {
-            addr: *table.addrs.get(i)?,
-            text: table.text.get(place.start as usize..)?,
-            len: usize::from(place.len),
-        })
+        let FoundName { start, len, .. } = table.name_of(addr)?;
+        Some(Name { text: table.text.get(start..)?, len })
     }
 
     /// Where the symbol of this name begins; of several the one with the lowest address.
@@ -256,6 +289,20 @@ impl Table {
         Table { text, addrs, places, found: Found::new() }
     }
 
+    #[inline(always)]
+    fn name_of(&self, addr: u64) -> Option<FoundName> {
+        self.found.get(addr).or_else(|| self.search_name(addr))
+    }
+
+    #[inline(never)]
+    fn search_name(&self, addr: u64) -> Option<FoundName> {
+        let number = self.index(addr)?;
+        let place = self.places.get(number)?;
+        let found = FoundName { number, start: place.start as usize, len: usize::from(place.len) };
+        self.found.put(addr, found);
+        Some(found)
+    }
+
     fn name(&self, i: usize) -> Option<&[u8]> {
         let p = self.places.get(i)?;
         let start = p.start as usize;
@@ -273,25 +320,6 @@ impl Table {
             }),
         };
         Some(Symbol { addr: *self.addrs.get(i)?, name: self.name(i)?, module })
-    }
-
-    /// As [`Table::index`], without a search for an address that was asked for before.
-    #[inline]
-    fn index_of(&self, addr: u64) -> Option<usize> {
-        let slot = self.found.slot(addr)?;
-        let word = slot.load(Ordering::Relaxed);
-        let number = (word & ((1 << NUMBER_BITS) - 1)) as usize;
-        if word >> NUMBER_BITS == addr << NUMBER_BITS >> NUMBER_BITS
-            && let Some([begin, end]) = self.addrs.get(number..number + 2)
-            && (*begin..*end).contains(&addr)
-        {
-            return Some(number);
-        }
-        let number = self.index(addr)?;
-        if number < 1 << NUMBER_BITS {
-            slot.store(addr << NUMBER_BITS | number as u64, Ordering::Relaxed);
-        }
-        Some(number)
     }
 
     /// A plain binary search; its path decides between symbols at one address.

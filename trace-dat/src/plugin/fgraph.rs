@@ -74,6 +74,20 @@ fn duration(ns: u64, out: &mut Vec<u8>) {
     }
 }
 
+/// The three digits of the numbers below 1000, the first one lowest.
+static DIGITS: [u32; 1000] = digits();
+
+#[allow(clippy::indexing_slicing, reason = "done by the compiler")]
+const fn digits() -> [u32; 1000] {
+    let mut all = [0; 1000];
+    let mut n = 0;
+    while n < 1000 {
+        all[n as usize] = (n / 100) | (n / 10 % 10) << 8 | (n % 10) << 16 | 0x30_3030;
+        n += 1;
+    }
+    all
+}
+
 /// What [`duration`] appends for less than a million nanoseconds: always 16 bytes, made in one register.
 #[inline(always)]
 fn below_a_millisecond(ns: u32) -> [u8; 16] {
@@ -88,7 +102,7 @@ fn below_a_millisecond(ns: u32) -> [u8; 16] {
         u128::from_le_bytes(text)
     }
     let (whole, part) = (ns / 1000, ns % 1000);
-    let digits = |n: u32| (n / 100) as u64 | ((n / 10 % 10) as u64) << 8 | ((n % 10) as u64) << 16 | 0x30_3030;
+    let digits = |n: u32| DIGITS.get(n as usize).map_or(0, |d| u64::from(*d));
     let unused = if whole >= 100 { 0 } else { 1 + u32::from(whole < 10) };
     let number = (digits(whole) | (b'.' as u64) << 24 | digits(part) << 32) >> (8 * unused);
     let mark = match ns {

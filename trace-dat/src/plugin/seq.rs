@@ -31,6 +31,17 @@ pub enum Visit {
     Leaf,
 }
 
+/// What the sequential pass looks at for a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looks {
+    /// Nothing.
+    Not,
+    /// The next record.
+    Next,
+    /// Records far before it; or it tells something about later ones.
+    All,
+}
+
 /// Kinds of records that the pass looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -83,6 +94,8 @@ struct Machine {
 pub struct Sequencer {
     machines: Vec<Machine>,
     last: usize,
+    /// How many machines wait for the first record whose process has a name.
+    early: usize,
     /// For each CPU the names (as hashes) of the functions that are taken to be active.
     stacks: Vec<Vec<u64>>,
 }
@@ -106,17 +119,15 @@ impl Sequencer {
         peek: impl FnOnce() -> Option<Record<'p>>,
     ) -> Visit {
         let key = std::ptr::from_ref(dec) as usize;
-        let machine = match self.machines.get_mut(self.last) {
-            Some(m) if m.key == key => m,
-            _ => match self.find_machine(dec, key) {
-                Some(m) => m,
-                None => return Visit::Plain,
-            },
-        };
+        if self.machines.get(self.last).is_none_or(|m| m.key != key) {
+            self.find_machine(dec, key);
+        }
+        let Some(machine) = self.machines.get_mut(self.last) else { return Visit::Plain };
         let [a, b, ..] = *rec.data else { return Visit::Plain };
         let id = dec.endian().u16([a, b]);
         if machine.early.is_some() {
             machine.first_name(dec, id, rec.data, seq);
+            self.early -= usize::from(machine.early.is_none());
         }
         match machine.kinds.get(usize::from(id)) {
             None | Some(Kind::Other) => Visit::Plain,
@@ -138,32 +149,39 @@ impl Sequencer {
         }
     }
 
-    /// Whether what is said about a record depends on records far before it, or tells something about later ones.
-    #[inline]
-    pub fn needs_order(&mut self, dec: &Decoder, data: &[u8]) -> bool {
+    /// Whether [`Sequencer::visit`] has to be called for every record, whatever its event: until the first one whose process has a name.
+    #[inline(always)]
+    pub fn is_early(&self) -> bool {
+        self.early > 0
+    }
+
+    /// What [`Sequencer::visit`] looks at for records of this one's event. Where it is nothing, it need not be called, unless it
+    /// [is early](Sequencer::is_early).
+    pub fn looks_at(&mut self, dec: &Decoder, data: &[u8]) -> Looks {
         let key = std::ptr::from_ref(dec) as usize;
-        let machine = match self.machines.get_mut(self.last) {
-            Some(m) if m.key == key => m,
-            _ => match self.find_machine(dec, key) {
-                Some(m) => m,
-                None => return true,
-            },
-        };
-        let [a, b, ..] = *data else { return false };
-        let id = dec.endian().u16([a, b]);
-        matches!(machine.kinds.get(usize::from(id)), Some(Kind::Function | Kind::Switch | Kind::Wakeup))
+        if self.machines.get(self.last).is_none_or(|m| m.key != key) {
+            self.find_machine(dec, key);
+        }
+        let Some(machine) = self.machines.get(self.last) else { return Looks::All };
+        let [a, b, ..] = *data else { return Looks::Not };
+        match machine.kinds.get(usize::from(dec.endian().u16([a, b]))) {
+            None | Some(Kind::Other) => Looks::Not,
+            Some(Kind::Entry) => Looks::Next,
+            Some(Kind::Function | Kind::Switch | Kind::Wakeup) => Looks::All,
+        }
     }
 
     #[cold]
-    fn find_machine(&mut self, dec: &Decoder, key: usize) -> Option<&mut Machine> {
+    fn find_machine(&mut self, dec: &Decoder, key: usize) {
         self.last = match self.machines.iter().position(|m| m.key == key) {
             Some(at) => at,
             None => {
-                self.machines.push(Machine::new(dec, key));
+                let machine = Machine::new(dec, key);
+                self.early += usize::from(machine.early.is_some());
+                self.machines.push(machine);
                 self.machines.len() - 1
             }
         };
-        self.machines.get_mut(self.last)
     }
 
     /// The level of `child` called by `parent`: one below the place where the parent's name is found among the active
@@ -287,9 +305,16 @@ impl Machine {
         let Some(next) = peek() else { return false };
         let [a, b, ..] = *next.data else { return false };
         let endian = dec.endian();
-        endian.u16([a, b]) == exit
-            && next.cpu == rec.cpu
-            && theirs.a.get(endian, next.data) == ours.a.get(endian, rec.data)
+        if endian.u16([a, b]) != exit || next.cpu != rec.cpu {
+            return false;
+        }
+        if let (8, 8, 4, 4) = (ours.a.size, theirs.a.size, ours.b.size, theirs.b.size)
+            && let (Some(func), Some(pid)) = (bytes::<8>(ours.a, rec.data), bytes::<4>(ours.b, rec.data))
+        {
+            // Of equal sizes and one byte order: the bytes tell.
+            return bytes(theirs.a, next.data) == Some(func) && bytes(theirs.b, next.data) == Some(pid);
+        }
+        true && theirs.a.get(endian, next.data) == ours.a.get(endian, rec.data)
             && theirs.b.get(endian, next.data) == ours.b.get(endian, rec.data)
     }
 
@@ -318,6 +343,12 @@ impl Machine {
             }
         }
     }
+}
+
+/// The bytes of a number.
+#[inline(always)]
+fn bytes<const N: usize>(of: Num, data: &[u8]) -> Option<[u8; N]> {
+    data.get(of.offset..)?.first_chunk().copied()
 }
 
 /// FNV-1a over a name, never 0.

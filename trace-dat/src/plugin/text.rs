@@ -129,9 +129,9 @@ pub(crate) fn blanks(out: &mut Vec<u8>, n: usize) {
 pub(crate) fn symbol<'d>(dec: &'d Decoder, addr: u64, offset: bool, out: &mut Vec<u8>) -> Option<Name<'d>> {
     let found = dec.symbols().name_at(addr);
     match &found {
-        Some(s) => {
-            s.push(out);
-            if offset {
+        Some(name) => {
+            name.push(out);
+            if let Some(s) = if offset { dec.symbols().find(addr) } else { None } {
                 out.extend_from_slice(b"+0x");
                 hex(out, addr.wrapping_sub(s.addr));
                 out.push(b' ');

@@ -559,6 +559,9 @@ fn stack(cx: &Cx<'_>, loc: &Loc, out: &mut Vec<u8>) {
 /// `name+0xOFFSET` or `name` of an address, else the address.
 #[inline]
 pub(crate) fn symbol(cx: &Cx<'_>, addr: u64, offset: bool, out: &mut Vec<u8>) {
+    if !offset && let Some(name) = cx.dec.symbols().name_at(addr) {
+        return name.push(out);
+    }
     match cx.dec.symbols().find(addr) {
         Some(s) => {
             out.extend_from_slice(s.name);

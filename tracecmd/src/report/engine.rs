@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use trace_dat::{
     Lost,
-    plugin::seq::{Sequencer, Visit},
+    plugin::seq::{Looks, Sequencer, Visit},
     ring::merge::Merge as RingMerge,
 };
 
@@ -113,7 +113,7 @@ pub struct Pass<'a> {
     pub wakeup: Option<Box<dyn FnMut(u32, &trace_dat::Record<'_>, u64) -> Option<u64> + 'a>>,
     places: Option<debug::Places>,
     sequencer: Sequencer,
-    raw_events: RawEvents,
+    events: Events,
     /// For `--debug`: by stream and CPU, what is added to places in compressed data.
     pub bases: FxHashMap<(u32, u32), u64>,
 }
@@ -133,7 +133,7 @@ impl<'a> Pass<'a> {
             limit: None,
             wakeup: None,
             sequencer: Sequencer::new(),
-            raw_events: RawEvents::default(),
+            events: Events::default(),
             places: wants.boundary.then(debug::Places::default),
             bases: FxHashMap::default(),
         }
@@ -190,9 +190,9 @@ impl<'a> Pass<'a> {
         self.start();
         let streams = self.streams;
         let mut sequencer = if PART { std::mem::take(&mut self.sequencer) } else { Sequencer::new() };
-        let mut raw_events = std::mem::take(&mut self.raw_events);
-        let end = self.go_with::<PART>(to, stop, streams, &mut sequencer, &mut raw_events);
-        (self.sequencer, self.raw_events) = (sequencer, raw_events);
+        let mut events = std::mem::take(&mut self.events);
+        let end = self.go_with::<PART>(to, stop, streams, &mut sequencer, &mut events);
+        (self.sequencer, self.events) = (sequencer, events);
         end
     }
 
@@ -203,7 +203,7 @@ impl<'a> Pass<'a> {
         stop: u64,
         streams: &'a [Stream],
         sequencer: &mut Sequencer,
-        raw_events: &mut RawEvents,
+        events: &mut Events,
     ) -> End {
         let mut seq = 0u64;
         let mut skip = self.skip;
@@ -243,20 +243,26 @@ impl<'a> Pass<'a> {
             };
             let batch = to.batch();
             let data = record.record().data;
-            let raw = raw_events.is_raw(stream, data);
-            if PART && (raw || sequencer.needs_order(&stream.dec, data)) {
-                merge.untake();
-                return if to.send() { End::NeedsOrder } else { End::Closed };
+            let kind = events.kind(stream, data, sequencer);
+            if kind == EventKind::Plain {
+                batch.push(&record, tag, false);
+            } else {
+                if PART && kind != EventKind::Paired {
+                    merge.untake();
+                    return if to.send() { End::NeedsOrder } else { End::Closed };
+                }
+                if kind == EventKind::Raw {
+                    visit_raw(stream, data, seq);
+                }
+                batch.push(&record, tag, kind == EventKind::Raw);
             }
-            if raw {
-                raw_events.visit(stream, data, seq);
-            }
-            batch.push(&record, tag, raw);
 
             // From here on the record is the batch's: the merge may be asked for the next one.
-            let visit = {
-                let Some(last) = batch.last() else { continue };
-                sequencer.visit(&stream.dec, &last, seq, || merge.peek().map(|r| r.record()))
+            let visit = match batch.last() {
+                Some(last) if kind != EventKind::Plain || sequencer.is_early() => {
+                    sequencer.visit(&stream.dec, &last, seq, || merge.peek().map(|r| r.record()))
+                }
+                _ => Visit::Plain,
             };
             match visit {
                 Visit::Plain => {}
@@ -330,48 +336,70 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Which events are shown as raw fields, whose records are looked at in their order.
-#[derive(Debug, Default)]
-struct RawEvents {
-    /// By input and id: 0 for an event that was not seen yet.
-    known: Vec<Vec<u8>>,
+/// What the sequential pass has to do for the records of an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum EventKind {
+    /// Not known yet, or not in the file.
+    #[default]
+    Unknown,
+    /// Nothing.
+    Plain,
+    /// The next record may be shown with it.
+    Paired,
+    /// It depends on records before it, or tells something about later ones.
+    Ordered,
+    /// It may be shown as raw fields, which depend on those before.
+    Raw,
 }
 
-impl RawEvents {
-    const PLAIN: u8 = 1;
-    const RAW: u8 = 2;
+/// The kinds of the events seen so far.
+#[derive(Debug, Default)]
+struct Events {
+    /// By stream's input and id.
+    known: Vec<Vec<EventKind>>,
+}
 
-    /// Whether a record may be shown as raw fields.
+impl Events {
     #[inline(always)]
-    fn is_raw(&mut self, stream: &Stream, data: &[u8]) -> bool {
-        let Some(id) = data.first_chunk::<2>() else { return false };
+    fn kind(&mut self, stream: &Stream, data: &[u8], sequencer: &mut Sequencer) -> EventKind {
+        let Some(id) = data.first_chunk::<2>() else { return EventKind::Plain };
         let id = usize::from(stream.dec.endian().u16(*id));
-        self.known.get(stream.input).and_then(|k| k.get(id)) != Some(&Self::PLAIN) && self.learn(stream, data, id)
+        match self.known.get(stream.input).and_then(|k| k.get(id)) {
+            Some(kind) if *kind != EventKind::Unknown => *kind,
+            _ => self.learn(stream, data, id, sequencer),
+        }
     }
 
     #[cold]
-    fn learn(&mut self, stream: &Stream, data: &[u8], id: usize) -> bool {
-        let Some(event) = stream.dec.event_of(data) else { return false };
+    fn learn(&mut self, stream: &Stream, data: &[u8], id: usize, sequencer: &mut Sequencer) -> EventKind {
+        let kind = match stream.dec.event_of(data) {
+            Some(event) if stream.dec.may_print_raw(event) => EventKind::Raw,
+            _ => match sequencer.looks_at(&stream.dec, data) {
+                Looks::Not => EventKind::Plain,
+                Looks::Next => EventKind::Paired,
+                Looks::All => EventKind::Ordered,
+            },
+        };
         if self.known.len() <= stream.input {
             self.known.resize(stream.input + 1, Vec::new());
         }
-        let Some(known) = self.known.get_mut(stream.input) else { return false };
-        if known.len() <= id {
-            known.resize(id + 1, 0);
+        if let Some(known) = self.known.get_mut(stream.input) {
+            if known.len() <= id {
+                known.resize(id + 1, EventKind::Unknown);
+            }
+            if let Some(known) = known.get_mut(id) {
+                *known = kind;
+            }
         }
-        let Some(known) = known.get_mut(id) else { return false };
-        if *known == 0 {
-            *known = if stream.dec.may_print_raw(event) { Self::RAW } else { Self::PLAIN };
-        }
-        *known == Self::RAW
+        kind
     }
+}
 
-    /// Has the decoder look at such a record.
-    #[cold]
-    fn visit(&self, stream: &Stream, data: &[u8], seq: u64) {
-        if let Some(event) = stream.dec.event_of(data) {
-            stream.dec.visit(event, data, seq);
-        }
+/// Has the decoder look at a record that may be shown as raw fields.
+#[cold]
+fn visit_raw(stream: &Stream, data: &[u8], seq: u64) {
+    if let Some(event) = stream.dec.event_of(data) {
+        stream.dec.visit(event, data, seq);
     }
 }
 
