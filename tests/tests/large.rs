@@ -89,7 +89,8 @@ fn on_threads(path: &Path, threads: usize) -> Result<std::process::Output> {
 fn change(bytes: &mut [u8], size: usize, mut change: impl FnMut(usize, &mut [u8])) {
     let mut n = 0;
     for page in bytes.chunks_exact_mut(size) {
-        let word = |at: usize| page.get(at..at + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().expect("eight bytes")));
+        let word =
+            |at: usize| page.get(at..at + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().expect("eight bytes")));
         if word(0) > 1_000_000 && (1..size as u64 - 16).contains(&word(8)) {
             change(n, page);
             n += 1;

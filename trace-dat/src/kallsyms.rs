@@ -344,8 +344,26 @@ impl Table {
 /// Start of the name, its length, and bytes from its end to the module's name.
 type NamePlace = (usize, u16, u16);
 
+/// Bytes before the first blank or control byte, eight at a time.
+#[inline(always)]
+fn word_len(text: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut len = 0;
+    while let Some(eight) = text.get(len..).and_then(|t| t.first_chunk::<8>()) {
+        let v = u64::from_le_bytes(*eight);
+        // The highest bit of each byte below 0x21; above the lowest such byte there may be wrong ones.
+        let found = v.wrapping_sub(0x21 * ONES) & !v & (0x80 * ONES);
+        if found != 0 {
+            return len + found.trailing_zeros() as usize / 8;
+        }
+        len += 8;
+    }
+    let rest = text.get(len..).unwrap_or_default();
+    len + rest.iter().position(|b| *b <= b' ').unwrap_or(rest.len())
+}
+
 /// One line at the start of `rest`: address, place of the name, bytes of the whole line.
-#[inline]
+#[inline(always)]
 fn parse_line(rest: &[u8]) -> (Option<u64>, Option<NamePlace>, usize) {
     // The usual shape: 16 digits, blank, letter, blank.
     let head: Option<&[u8; 19]> = rest.first_chunk();
@@ -357,7 +375,7 @@ fn parse_line(rest: &[u8]) -> (Option<u64>, Option<NamePlace>, usize) {
         },
     };
     let name = rest.get(start..).unwrap_or_default();
-    let len = name.iter().position(|b| *b <= b' ').unwrap_or(name.len());
+    let len = word_len(name);
     let tail = name.get(len..).unwrap_or_default();
     let mut module = 0;
     let used = match tail {
@@ -403,14 +421,14 @@ fn slow_head(rest: &[u8]) -> Option<(u64, u8, usize)> {
 }
 
 /// Sixteen hex digits.
-#[inline]
+#[inline(always)]
 fn hex16(b: &[u8; 16]) -> Option<u64> {
     let (high, low) = b.split_at(8);
     Some(u64::from(hex8(high.try_into().ok()?)?) << 32 | u64::from(hex8(low.try_into().ok()?)?))
 }
 
 /// Eight hex digits at once, in one register.
-#[inline]
+#[inline(always)]
 fn hex8(b: [u8; 8]) -> Option<u32> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let v = u64::from_be_bytes(b);
@@ -455,6 +473,20 @@ mod tests {
 
     fn name(k: &Kallsyms, addr: u64) -> &str {
         k.find(addr).map_or("", |s| std::str::from_utf8(s.name).unwrap())
+    }
+
+    #[test]
+    fn words_end_at_blanks_and_control_bytes() {
+        for end in [b' ', b'\t', b'\n', 0, 0x1f] {
+            for len in 0..40 {
+                let mut text = vec![b'x'; len];
+                text.iter_mut().step_by(3).for_each(|b| *b = 0xe9);
+                assert_eq!(word_len(&text), len);
+                text.push(end);
+                text.extend_from_slice(b"! ~\x80");
+                assert_eq!(word_len(&text), len, "{end}");
+            }
+        }
     }
 
     #[test]

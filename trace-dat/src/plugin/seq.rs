@@ -314,7 +314,7 @@ impl Machine {
             // Of equal sizes and one byte order: the bytes tell.
             return bytes(theirs.a, next.data) == Some(func) && bytes(theirs.b, next.data) == Some(pid);
         }
-        true && theirs.a.get(endian, next.data) == ours.a.get(endian, rec.data)
+        theirs.a.get(endian, next.data) == ours.a.get(endian, rec.data)
             && theirs.b.get(endian, next.data) == ours.b.get(endian, rec.data)
     }
 
