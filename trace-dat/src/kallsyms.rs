@@ -90,7 +90,7 @@ impl std::fmt::Debug for Found {
 
 impl Found {
     fn new() -> Found {
-        Found((0..FOUND).map(|_| [AtomicU64::new(0), AtomicU64::new(u64::MAX)]).collect())
+        Found((0..FOUND).map(|_| Default::default()).collect())
     }
 
     #[inline(always)]
@@ -103,7 +103,8 @@ impl Found {
     fn get(&self, addr: u64) -> Option<FoundName> {
         let [word, mixed] = self.slot(addr)?;
         let word = word.load(Ordering::Relaxed);
-        if FoundName::mixed(word, addr) != mixed.load(Ordering::Relaxed) {
+        // A name has a length: a word of 0 is an empty slot.
+        if word == 0 || FoundName::mixed(word, addr) != mixed.load(Ordering::Relaxed) {
             return None;
         }
         let [number, start, len] = [word >> 40, word >> 12 & 0xfff_ffff, word & 0xfff].map(|n| n as usize);
@@ -115,7 +116,7 @@ impl Found {
         if let Some([word, mixed]) = self.slot(addr)
             && number < 1 << 24
             && start < 1 << 28
-            && len < 1 << 12
+            && (1..1 << 12).contains(&len)
         {
             let packed = (number as u64) << 40 | (start as u64) << 12 | len as u64;
             word.store(packed, Ordering::Relaxed);
