@@ -9,7 +9,7 @@
 //! `tracefs-live` (the live tests of the crate) and `unit-list` (the scenarios of trace-cmd's own unit tests) are there as commands.
 //!
 //! Names of scenarios and kernels in the environment variables `TRACECMD_SCENARIOS` and `TRACECMD_KERNELS` (words) restrict
-//! the run; what a guest left can be kept with `TRACECMD_GUEST_OUT=DIR`. `TRACECMD_SCENARIO_DIR=candidates` runs the scenarios of
+//! the run; `TRACECMD_KILLS=30` kills that many recordings by each signal; what a guest left can be kept with `TRACECMD_GUEST_OUT=DIR`. `TRACECMD_SCENARIO_DIR=candidates` runs the scenarios of
 //! `tests/guest/candidates` instead: those that have not yet passed on every kernel.
 
 use std::collections::BTreeMap;
@@ -100,6 +100,9 @@ fn run_all(kernel: Kernel) -> anyhow::Result<PathBuf> {
         .map_or_else(|| std::env::temp_dir().join(format!("tracecmd-guest-{}", std::process::id())), PathBuf::from);
     let out = base.join(kernel.name);
     let mut script = String::from("ours() { tracecmd \"$@\"; }\nref() { trace-cmd \"$@\"; }\n");
+    if let Ok(kills) = std::env::var("TRACECMD_KILLS") {
+        script += &format!("export KILLS={kills}\n");
+    }
     for (name, text) in scenarios() {
         // A subshell each: a scenario that fails does not end the others, and the time it took is known.
         script += &format!(
