@@ -226,6 +226,11 @@ impl Decoder {
         }
     }
 
+    /// When the text of an event that is not printed as raw fields shows bytes behind its records.
+    pub fn behind(&self, event: &Event) -> crate::plugin::Behind {
+        crate::print::behind(self, event)
+    }
+
     /// Whether records of an event may be printed as raw fields: because it was asked for, or its print fmt cannot be understood.
     ///
     /// These records need [`PrintCx::reach`], and [`Decoder::visit`] where they are printed on many threads.

@@ -51,6 +51,17 @@ pub struct PrintCx<'a> {
     pub seq: u64,
 }
 
+/// When the text of an event's records shows bytes that lie behind them, so that it needs [`PrintCx::reach`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Behind {
+    /// Never.
+    Never,
+    /// Where a text has no NUL: only of records whose last byte is not 0.
+    WithoutNul,
+    /// It depends on lengths in the record.
+    Lengths,
+}
+
 /// What other records say about a record, decided in the one sequential pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Note<'a> {

@@ -84,26 +84,26 @@ impl Loc {
         Loc { offset: f.offset as u32, size: f.size as u32, base: base as u32 }
     }
 
-    /// Offset in the record and length in bytes. What reaches past the record is empty, and at its start when it begins behind it.
+    /// Offset in the record and length in bytes. What reaches past the record is empty, and at its start when it begins behind it;
+    /// of a relative place the stored number is looked at, as in the reference.
     #[inline]
     pub(crate) fn get(&self, cx: &Cx<'_>) -> (usize, usize) {
         let v = cx.load(self.offset, self.size);
         let len = if self.size >= 4 { (v >> 16) as usize & 0xffff } else { 0 };
-        let at = self.base as usize + (v as usize & 0xffff);
-        if at > cx.data.len() {
-            (0, 0)
-        } else if len > cx.data.len() - at {
-            (at, 0)
-        } else {
-            (at, len)
-        }
+        let at = v as usize & 0xffff;
+        let (at, len) = match cx.data.len().checked_sub(at) {
+            None => (0, 0),
+            Some(room) if len > room => (at, 0),
+            Some(_) => (at, len),
+        };
+        (self.base as usize + at, len)
     }
 
     /// The bytes.
     #[inline]
     pub(crate) fn bytes<'a>(&self, cx: &Cx<'a>) -> &'a [u8] {
         let (offset, len) = self.get(cx);
-        let rest = cx.from(offset);
+        let rest = cx.behind(offset);
         rest.get(..len).unwrap_or(rest)
     }
 }

@@ -110,6 +110,11 @@ pub(crate) fn prints_raw(dec: &Decoder, event: &Event) -> bool {
     }
 }
 
+/// When the text of an event shows bytes behind its records.
+pub(crate) fn behind(dec: &Decoder, event: &Event) -> crate::plugin::Behind {
+    program(dec, event).behind()
+}
+
 /// True when records of an event may be printed as raw fields: also by a plugin that leaves some to a print fmt that cannot be understood.
 pub(crate) fn may_print_raw(dec: &Decoder, event: &Event) -> bool {
     matches!(mode(dec, event), Mode::Raw) || matches!(program(dec, event), Program::Failed(_))

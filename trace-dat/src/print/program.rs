@@ -7,6 +7,7 @@ use crate::{
         expr::{Expr, Pair},
         print_fmt::{self, PrintFmt},
     },
+    plugin::Behind,
     print::{
         eval::{Builder, Call, Cx, Loc, Node, Place},
         printf::{self, Conv, Piece, Ptr, Spec, Star},
@@ -154,6 +155,36 @@ pub(crate) enum Program {
     },
     /// `bprint`: the format is in the record.
     Bprint(super::bprint::Bprint),
+}
+
+impl TextSrc {
+    fn behind(&self) -> Behind {
+        match self {
+            TextSrc::Dynamic(_) => Behind::WithoutNul,
+            TextSrc::Hex { .. } | TextSrc::Array { .. } | TextSrc::DynArray { .. } | TextSrc::Call(_) => {
+                Behind::Lengths
+            }
+            TextSrc::Cond(_, arms) => arms.0.behind().max(arms.1.behind()),
+            TextSrc::Nothing
+            | TextSrc::Bitmask(_)
+            | TextSrc::Cpumask(_)
+            | TextSrc::Stack(_)
+            | TextSrc::Text(_)
+            | TextSrc::Bytes { .. }
+            | TextSrc::Pointer { .. }
+            | TextSrc::Flags { .. }
+            | TextSrc::Symbolic { .. } => Behind::Never,
+        }
+    }
+}
+
+impl Program {
+    /// When it shows bytes behind a record.
+    pub(crate) fn behind(&self) -> Behind {
+        let Program::Ops { ops, .. } = self else { return Behind::Never };
+        let of = |op: &Op| if let Op::Text { src, .. } = op { src.behind() } else { Behind::Never };
+        ops.iter().map(of).max().unwrap_or(Behind::Never)
+    }
 }
 
 /// The helper functions that may be used.

@@ -6,7 +6,10 @@ use rustc_hash::FxHashMap;
 
 use trace_dat::{
     Lost,
-    plugin::seq::{Looks, Sequencer, Visit},
+    plugin::{
+        Behind,
+        seq::{Looks, Sequencer, Visit},
+    },
     ring::merge::Merge as RingMerge,
 };
 
@@ -246,6 +249,9 @@ impl<'a> Pass<'a> {
             let kind = events.kind(stream, data, sequencer);
             if kind == EventKind::Plain {
                 batch.push(&record, tag, false);
+            } else if kind.is_plain() {
+                // A text without NUL that ends with its record runs on behind it.
+                batch.push(&record, tag, kind == EventKind::Lengths || data.last() != Some(&0));
             } else {
                 if PART && kind != EventKind::Paired {
                     merge.untake();
@@ -259,7 +265,7 @@ impl<'a> Pass<'a> {
 
             // From here on the record is the batch's: the merge may be asked for the next one.
             let visit = match batch.last() {
-                Some(last) if kind != EventKind::Plain || sequencer.is_early() => {
+                Some(last) if !kind.is_plain() || sequencer.is_early() => {
                     sequencer.visit(&stream.dec, &last, seq, || merge.peek().map(|r| r.record()))
                 }
                 _ => Visit::Plain,
@@ -344,12 +350,24 @@ enum EventKind {
     Unknown,
     /// Nothing.
     Plain,
+    /// Nothing; its text may show what lies behind a record whose last byte is not 0.
+    WithoutNul,
+    /// Nothing; its text may show what lies behind it.
+    Lengths,
     /// The next record may be shown with it.
     Paired,
     /// It depends on records before it, or tells something about later ones.
     Ordered,
     /// It may be shown as raw fields, which depend on those before.
     Raw,
+}
+
+impl EventKind {
+    /// No other record matters for its records, nor they for others.
+    #[inline(always)]
+    fn is_plain(self) -> bool {
+        matches!(self, EventKind::Plain | EventKind::WithoutNul | EventKind::Lengths)
+    }
 }
 
 /// The kinds of the events seen so far.
@@ -375,7 +393,11 @@ impl Events {
         let kind = match stream.dec.event_of(data) {
             Some(event) if stream.dec.may_print_raw(event) => EventKind::Raw,
             _ => match sequencer.looks_at(&stream.dec, data) {
-                Looks::Not => EventKind::Plain,
+                Looks::Not => match stream.dec.event_of(data).map(|e| stream.dec.behind(e)) {
+                    None | Some(Behind::Never) => EventKind::Plain,
+                    Some(Behind::WithoutNul) => EventKind::WithoutNul,
+                    Some(Behind::Lengths) => EventKind::Lengths,
+                },
                 Looks::Next => EventKind::Paired,
                 Looks::All => EventKind::Ordered,
             },
