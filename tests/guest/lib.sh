@@ -39,7 +39,11 @@ fresh() {
     for f in set_event set_event_pid set_ftrace_pid set_ftrace_filter set_ftrace_notrace set_graph_function set_graph_notrace; do
       [ -e $f ] && echo > $f
     done 2>/dev/null
+    for f in events/*/filter; do echo 0 > "$f"; done
+    sed -n 's/^\([^#:]*:[a-z_]*\).*/!\1:0/p' set_ftrace_filter | while read -r line; do echo "$line" >> set_ftrace_filter; done
     for i in instances/*; do [ -d "$i" ] && rmdir "$i"; done
+    echo ff > tracing_cpumask
+    for o in nostacktrace nofunc_stack_trace irq-info overwrite; do echo $o > trace_options; done
     echo > dynamic_events
     echo local > trace_clock
     echo 0 > max_graph_depth

@@ -1,7 +1,8 @@
 //! Every command and option that touches the running kernel, beside the reference: the tables of `tests/guest/control` (what a row
 //! is, see the README there), in one boot per kernel.
 //!
-//! `TRACECMD_TABLE=full` runs all rows on all kernels; else those marked `everywhere` run, because all take half an hour a kernel.
+//! `TRACECMD_TABLE=full` runs all rows on all kernels, which takes half an hour a kernel; else those marked `everywhere` run, each on
+//! one of the kernels (`TRACECMD_KERNELS=7.2`: all of them on that one).
 //! `TRACECMD_ROWS` (words) restricts the rows, `TRACECMD_KERNELS` the kernels; `TRACECMD_GUEST_OUT=DIR` keeps what guests left.
 
 use std::collections::BTreeMap;
@@ -36,6 +37,9 @@ impl Row {
     }
 }
 
+/// What the guest of a kernel left, or why it did not.
+type Boot = Arc<OnceLock<Result<PathBuf, String>>>;
+
 fn main() {
     let args = Arguments::from_args();
     let missing = guest::missing();
@@ -43,10 +47,21 @@ fn main() {
     let full = std::env::var("TRACECMD_TABLE").is_ok_and(|v| v == "full");
     let rows = rows();
     let mut trials = Vec::new();
-    for kernel in KERNELS.into_iter().filter(|k| chosen("TRACECMD_KERNELS", k.name)) {
-        let mine: Arc<[Row]> = rows.iter().filter(|r| full || r.has("everywhere")).cloned().collect();
-        let boot: Arc<OnceLock<Result<PathBuf, String>>> = Arc::default();
-        for at in 0..mine.len() {
+    let everywhere: Vec<Row> = rows.iter().filter(|r| full || r.has("everywhere")).cloned().collect();
+    let kernels: Vec<Kernel> = KERNELS.into_iter().filter(|k| chosen("TRACECMD_KERNELS", k.name)).collect();
+    let count = kernels.len();
+    let of_kernel = |n: usize| -> Arc<[Row]> {
+        let here = |(at, _): &(usize, &Row)| full || at % count == n;
+        everywhere.iter().enumerate().filter(here).map(|(_, row)| row.clone()).collect()
+    };
+    let boots: Vec<_> = kernels.iter().enumerate().map(|(n, k)| (*k, of_kernel(n), Boot::default())).collect();
+    // The kernels in turn: threads that wait for the guest of one kernel do not keep the others from booting.
+    for at in 0..everywhere.len() {
+        for (kernel, mine, boot) in &boots {
+            let kernel = *kernel;
+            if at >= mine.len() {
+                continue;
+            }
             let title = format!("{}::{}", kernel.name, mine[at].name);
             let reason = missing.clone().or(no_reference.map(str::to_owned)).or_else(|| guest::open(&title));
             if let (Some(reason), false) = (&reason, args.list) {

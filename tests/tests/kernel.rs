@@ -31,8 +31,10 @@ fn main() {
     let missing = guest::missing();
     let no_reference = if missing.is_none() && !args.list { programs::reference().err() } else { None };
     let mut trials = Vec::new();
-    for kernel in KERNELS.into_iter().filter(|k| chosen("TRACECMD_KERNELS", k.name)) {
-        for (name, _) in scenarios() {
+    // The kernels in turn: threads that wait for the guest of one kernel do not keep the others from booting.
+    for (name, _) in scenarios() {
+        for kernel in KERNELS.into_iter().filter(|k| chosen("TRACECMD_KERNELS", k.name)) {
+            let name = name.clone();
             let title = format!("{}::{name}", kernel.name);
             let reason = missing.clone().or(no_reference.map(str::to_owned)).or_else(|| guest::open(&title));
             if let (Some(reason), false) = (&reason, args.list) {
