@@ -23,6 +23,8 @@ for sig in INT TERM KILL; do
     rm -f k.dat* cmd.pid
     tracecmd record -q -e sched -f 'common_pid >= 0' -e sched:sched_waking -R stacktrace -l 'vfs_*' -C mono -b 200 -O sym-offset \
       -B mine -e irq -e timer -o k.dat sh -c 'echo $$ > cmd.pid; while :; do ls / > /dev/null; usleep 30000; done' > log.$n 2>&1 & pid=$!
+    # Every third is ended while it may still be setting up, the others after their command has begun.
+    [ $((n % 3)) = 0 ] || until [ -e cmd.pid ] || ! kill -0 $pid 2> /dev/null; do usleep 20000; done
     usleep $((ms * 1000))
     kill -$sig $pid 2> /dev/null || true
     wait $pid 2> /dev/null || true
