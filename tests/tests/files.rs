@@ -71,8 +71,9 @@ fn the_reference_reads_what_convert_writes() {
             good(&words, fixture, &output);
             let what = format!("{} as {form:?}", fixture.display());
             let have = body(reference, &output);
-            if form[0] == "6" && fixture.ends_with("x86_64-7.2-fgraph-args.dat") {
-                // Version 6 has no place for BTF, without which arguments have no names.
+            let nameless = have.windows(5).any(|w| w == b"(...)");
+            if nameless && (form[0] == "6" || form[1] == "none") {
+                // Neither version 6 nor a file without compression (see above) has BTF, without which arguments have no names.
                 assert_eq!(want.split(|b| *b == b'\n').count(), have.split(|b| *b == b'\n').count(), "{what}");
             } else {
                 same(&want, &have, &what);

@@ -32,8 +32,8 @@ fn main() {
     let no_reference = if missing.is_none() && !args.list { programs::reference().err() } else { None };
     let mut trials = Vec::new();
     // The kernels in turn: threads that wait for the guest of one kernel do not keep the others from booting.
-    for (name, _) in scenarios() {
-        for kernel in KERNELS.into_iter().filter(|k| chosen("TRACECMD_KERNELS", k.name)) {
+    for (name, text) in scenarios() {
+        for kernel in KERNELS.into_iter().filter(|k| chosen("TRACECMD_KERNELS", k.name) && runs_on(&text, *k)) {
             let name = name.clone();
             let title = format!("{}::{name}", kernel.name);
             let reason = missing.clone().or(no_reference.map(str::to_owned)).or_else(|| guest::open(&title));
@@ -50,6 +50,14 @@ fn main() {
 /// Whether NAME is among the words of an environment variable; yes without the variable.
 fn chosen(variable: &str, name: &str) -> bool {
     std::env::var(variable).map_or(true, |words| words.split_whitespace().any(|w| name.contains(w)))
+}
+
+/// Whether a scenario runs on a kernel: those that take long name kernels in their first line (`# kernels: 7.2`); with
+/// `TRACECMD_TABLE=full` all run everywhere.
+fn runs_on(scenario: &str, kernel: Kernel) -> bool {
+    let full = std::env::var("TRACECMD_TABLE").is_ok_and(|v| v == "full");
+    let named = scenario.lines().next().and_then(|l| l.strip_prefix("# kernels: "));
+    full || named.is_none_or(|kernels| kernels.split_whitespace().any(|k| k == kernel.name))
 }
 
 /// Names and texts of the scenarios, in order.
@@ -105,7 +113,7 @@ fn run_all(kernel: Kernel) -> anyhow::Result<PathBuf> {
     if let Ok(kills) = std::env::var("TRACECMD_KILLS") {
         script += &format!("export KILLS={kills}\n");
     }
-    for (name, text) in scenarios() {
+    for (name, text) in scenarios().into_iter().filter(|(_, text)| runs_on(text, kernel)) {
         // A subshell each: a scenario that fails does not end the others, and the time it took is known.
         script += &format!(
             "mkdir -p /out/{name}; export OUT=/out/{name}; s=$(date +%s); echo {name} > /dev/console\n\

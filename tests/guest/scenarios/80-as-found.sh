@@ -1,3 +1,4 @@
+# kernels: 6.12
 # Somebody else has set up tracing. Whatever ends a recording, all of it is there again: `X.ref` is before, `X.ours` after.
 . /lib.sh
 fresh

@@ -1,3 +1,4 @@
+# kernels: 7.2
 # The crates on this kernel: the live tests of tracefs, and the scenarios of trace-cmd's own unit tests. Both leave it as it was.
 . /lib.sh
 fresh
