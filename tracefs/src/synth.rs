@@ -92,7 +92,7 @@ impl Synth {
         })
     }
 
-    /// Whether the action is written `trace(NAME,...)` (kernel 5.1 and later, see [`TraceFs::knows_trace_action`]), else
+    /// Whether the action is written `trace(NAME,...)` (kernel 5.1 and later, see [`crate::TraceFs::knows_trace_action`]), else
     /// `NAME(...)`, which all kernels take.
     pub fn set_trace_keyword(&mut self, on: bool) {
         self.trace_keyword = on;
