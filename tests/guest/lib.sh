@@ -42,7 +42,7 @@ fresh() {
     for f in events/*/filter; do echo 0 > "$f"; done
     sed -n 's/^\([^#:]*:[a-z_]*\).*/!\1:0/p' set_ftrace_filter | while read -r line; do echo "$line" >> set_ftrace_filter; done
     for i in instances/*; do [ -d "$i" ] && rmdir "$i"; done
-    echo ff > tracing_cpumask
+    printf "%x" $(((1 << $(nproc)) - 1)) > tracing_cpumask
     for o in nostacktrace nofunc_stack_trace irq-info overwrite; do echo $o > trace_options; done
     echo > dynamic_events
     echo local > trace_clock

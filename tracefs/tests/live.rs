@@ -297,7 +297,8 @@ fn triggers() {
     i.remove_trigger(s, e, "stacktrace:3").unwrap();
     assert_eq!(i.triggers(s, e).unwrap().len(), 2);
     match i.add_trigger(s, e, "traceoff if nofield == 1") {
-        Err(Error::Refused { log, .. }) => assert!(log.contains("Field not found"), "{log}"),
+        // Linux 6.1 keeps no log of filters of triggers.
+        Err(Error::Refused { log, .. }) => assert!(log.is_empty() || log.contains("Field not found"), "{log}"),
         other => panic!("{other:?}"),
     }
     assert!(i.clear_triggers(s, e).unwrap());
