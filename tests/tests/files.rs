@@ -71,14 +71,22 @@ fn the_reference_reads_what_convert_writes() {
             good(&words, fixture, &output);
             let what = format!("{} as {form:?}", fixture.display());
             let have = body(reference, &output);
-            let nameless = have.windows(5).any(|w| w == b"(...)");
-            if nameless && (form[0] == "6" || form[1] == "none") {
-                // Neither version 6 nor a file without compression (see above) has BTF, without which arguments have no names.
-                assert_eq!(want.split(|b| *b == b'\n').count(), have.split(|b| *b == b'\n').count(), "{what}");
-            } else {
-                same(&want, &have, &what);
+            let mine = body(programs::tracecmd(), &output);
+            // `(...)`: arguments that BTF gives names to.
+            let names = want.windows(5).any(|w| w == b"(...)");
+            let count = |text: &[u8]| text.split(|b| *b == b'\n').count();
+            match (names, form) {
+                // Version 6 has no place for BTF, without which arguments have no names.
+                (true, ["6", _]) => assert_eq!(count(&want), count(&have), "{what}"),
+                // The reference finds no BTF where there is no option for it; ours does.
+                (true, [_, "none"]) => {
+                    assert_eq!(count(&want), count(&have), "{what}");
+                    same(&want, &mine, &what);
+                    continue;
+                }
+                _ => same(&want, &have, &what),
             }
-            same(&have, &body(programs::tracecmd(), &output), &what);
+            same(&have, &mine, &what);
         }
     }
 }
