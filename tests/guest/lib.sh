@@ -22,38 +22,23 @@ state() {
   ) > "$1"
 }
 
-# fresh: tracing as after boot.
+# fresh: tracing as after boot, by the program of tests/src/bin.
 fresh() {
-  (
-    set +e # a file that refuses does not keep the rest from being reset
-    cd $T || exit 1
-    # Twice: a histogram that takes a variable of another goes before that one.
-    for again in 1 2; do
-      grep -Hs '^[^#]' events/*/*/trigger | sed 's/ \[[a-z]*\]$//; s/:unlimited//' | while IFS= read -r line; do
-        echo "!${line#*trigger:}" >> "${line%%trigger:*}trigger"
-      done
-    done
-    echo 0 > tracing_on
-    echo nop > current_tracer
-    echo 0 > events/enable
-    for f in set_event set_event_pid set_ftrace_pid set_ftrace_filter set_ftrace_notrace set_graph_function set_graph_notrace; do
-      [ -e $f ] && echo > $f
-    done 2>/dev/null
-    for f in events/*/filter; do echo 0 > "$f"; done
-    sed -n 's/^\([^#:]*:[a-z_]*\).*/!\1:0/p' set_ftrace_filter | while read -r line; do echo "$line" >> set_ftrace_filter; done
-    for i in instances/*; do [ -d "$i" ] && rmdir "$i"; done
-    printf "%x" $(((1 << $(nproc)) - 1)) > tracing_cpumask
-    for o in nostacktrace nofunc_stack_trace irq-info overwrite; do echo $o > trace_options; done
-    echo > dynamic_events
-    echo local > trace_clock
-    echo 0 > max_graph_depth
-    echo 50 > buffer_percent
-    echo 4 > buffer_subbuf_size_kb
-    echo 1408 > buffer_size_kb
-    echo > trace
-    echo > error_log
-    echo 1 > tracing_on
-  ) 2>/dev/null || true
+  kernel-state fresh
+}
+
+# marks: a command for recordings, /tmp/marks, that writes ten marks and makes some events.
+marks() {
+  cat > /tmp/marks <<'M'
+for n in 1 2 3 4 5 6 7 8 9 10; do echo "mark $n" > /sys/kernel/tracing/trace_marker; done
+ls / > /dev/null
+sleep 0.1
+M
+}
+
+# program ours|ref: its name, where a function would not do (its process id is not that of the program).
+program() {
+  if [ "$1" = ours ]; then echo tracecmd; else echo trace-cmd; fi
 }
 
 # work: something of everything to trace: processes, files, a signal, sleep, the network, a block device.
@@ -94,11 +79,7 @@ complete() {
 # What the recorders read from the kernel has to be in the file, and the marks of the recording too; else `faults` is set.
 port=5000 faults=0
 pair() {
-  [ -e /tmp/marks ] || cat > /tmp/marks <<'M'
-for n in 1 2 3 4 5 6 7 8 9 10; do echo "mark $n" > /sys/kernel/tracing/trace_marker; done
-ls / > /dev/null
-sleep 0.1
-M
+  marks
   client=$1 listener=$2 version=$3 carrier=$4 name=$1-$2-$3-$4-$5; shift 5
   dir=/tmp/$name; mkdir -p "$dir"
   port=$((port + 1))
@@ -108,10 +89,8 @@ M
     if [ "$client" = ours ]; then here=--only-v1; else there=--only-v1; fi
   fi
   [ "$carrier" = tcp ] && here="$here -t"
-  # Not by a function: its process id is that of the listener.
-  if [ "$listener" = ours ]; then program=tracecmd; else program=trace-cmd; fi
   # shellcheck disable=SC2086 # options, perhaps none
-  $program listen -p $port -d "$dir" $there > "$dir/log" 2>&1 &
+  $(program "$listener") listen -p $port -d "$dir" $there > "$dir/log" 2>&1 &
   pid=$!
   ready $port
   fresh

@@ -1,4 +1,4 @@
-# Records the x86-64 files of fixtures/ with the reference. Runs in a guest as a guest script.
+# Records the x86-64 files of fixtures/ with the reference. Runs in a guest as a guest script; needs kernel-state of tests/src/bin.
 # A short symbol table stands in for /proc/kallsyms, so that a file has 100 to 300 KiB instead of 1.7 MiB.
 . /lib.sh
 grep -E ' (vfs_|do_sys|do_syscall|ksys_|__x64_sys_(open|read|write|exec|nano)|schedule|__schedule|entry_SYSCALL|path_open|link_path|try_to_wake|ret_from|kthread|hrtimer|tick_|security_file|rw_verify|fsnotify|kmem_cache|kmalloc|kfree|filp|dput|mntput|pipe_)' \

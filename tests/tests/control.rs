@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use libtest_mimic::{Arguments, Failed, Trial};
-use tracecmd_tests::guest::{self, KERNELS, Kernel};
-use tracecmd_tests::{compare, programs, skip::skip};
+use libtest_mimic::{Arguments, Failed};
+use tracecmd_tests::guest::{self, Kernel, Trials};
+use tracecmd_tests::{compare, programs};
 
 /// One row of a table.
 #[derive(Clone, Debug, Default)]
@@ -42,45 +42,26 @@ type Boot = Arc<OnceLock<Result<PathBuf, String>>>;
 
 fn main() {
     let args = Arguments::from_args();
-    let missing = guest::missing();
-    let no_reference = if missing.is_none() && !args.list { programs::reference().err() } else { None };
-    let full = std::env::var("TRACECMD_TABLE").is_ok_and(|v| v == "full");
-    let rows = rows();
-    let mut trials = Vec::new();
-    let everywhere: Vec<Row> = rows.iter().filter(|r| full || r.has("everywhere")).cloned().collect();
-    let kernels: Vec<Kernel> = KERNELS.into_iter().filter(|k| chosen("TRACECMD_KERNELS", k.name)).collect();
-    let count = kernels.len();
+    let mut trials = Trials::new(&args);
+    let full = guest::full();
+    let everywhere: Vec<Row> = rows().into_iter().filter(|r| full || r.has("everywhere")).collect();
+    let kernels: Vec<Kernel> = guest::kernels().collect();
     let of_kernel = |n: usize| -> Arc<[Row]> {
-        let here = |(at, _): &(usize, &Row)| full || at % count == n;
+        let here = |(at, _): &(usize, &Row)| full || at % kernels.len() == n;
         everywhere.iter().enumerate().filter(here).map(|(_, row)| row.clone()).collect()
     };
     let boots: Vec<_> = kernels.iter().enumerate().map(|(n, k)| (*k, of_kernel(n), Boot::default())).collect();
     // The kernels in turn: threads that wait for the guest of one kernel do not keep the others from booting.
     for at in 0..everywhere.len() {
-        for (kernel, mine, boot) in &boots {
-            let kernel = *kernel;
-            if at >= mine.len() {
-                continue;
-            }
-            let title = format!("{}::{}", kernel.name, mine[at].name);
-            let reason = missing.clone().or(no_reference.map(str::to_owned)).or_else(|| guest::open(&title));
-            if let (Some(reason), false) = (&reason, args.list) {
-                skip(&title, reason);
-            }
-            let (mine, boot, ignored) = (mine.clone(), boot.clone(), reason.is_some());
-            let test = move || {
+        for (kernel, mine, boot) in boots.iter().filter(|(_, mine, _)| at < mine.len()) {
+            let (kernel, mine, boot) = (*kernel, mine.clone(), boot.clone());
+            trials.add(format!("{}::{}", kernel.name, mine[at].name), move || {
                 let out = boot.get_or_init(|| run_rows(kernel, &mine).map_err(|e| format!("{e:#}"))).clone()?;
                 check(&out, &mine[at])
-            };
-            trials.push(Trial::test(title, test).with_ignored_flag(ignored));
+            });
         }
     }
-    libtest_mimic::run(&args, trials).exit();
-}
-
-/// Whether NAME has one of the words of an environment variable; yes without the variable.
-fn chosen(variable: &str, name: &str) -> bool {
-    std::env::var(variable).map_or(true, |words| words.split_whitespace().any(|w| name.contains(w)))
+    trials.run(&args)
 }
 
 /// The rows of all tables.
@@ -118,7 +99,7 @@ fn rows() -> Vec<Row> {
             row.name
         );
     }
-    rows.retain(|r| chosen("TRACECMD_ROWS", &r.name));
+    rows.retain(|r| guest::chosen("TRACECMD_ROWS", &r.name));
     rows
 }
 
@@ -129,9 +110,7 @@ fn quoted(text: &str) -> String {
 
 /// Boots the kernel and runs all rows in it.
 fn run_rows(kernel: Kernel, rows: &[Row]) -> anyhow::Result<PathBuf> {
-    let base = std::env::var_os("TRACECMD_GUEST_OUT")
-        .map_or_else(|| std::env::temp_dir().join(format!("tracecmd-control-{}", std::process::id())), PathBuf::from);
-    let out = base.join(kernel.name);
+    let out = guest::out_dir("control", kernel);
     let _ = std::fs::remove_dir_all(&out);
     let mut script = include_str!("../guest/control/run.sh").to_owned();
     for r in rows {

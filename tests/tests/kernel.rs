@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, LazyLock, Mutex, OnceLock};
 
-use libtest_mimic::{Arguments, Failed, Trial};
-use tracecmd_tests::guest::{self, KERNELS, Kernel};
-use tracecmd_tests::{compare, programs, skip::skip};
+use libtest_mimic::{Arguments, Failed};
+use tracecmd_tests::guest::{self, KERNELS, Kernel, Trials};
+use tracecmd_tests::{compare, programs};
 
 /// What a guest left for one kernel, or why it did not.
 type Boot = OnceLock<Result<PathBuf, String>>;
@@ -28,36 +28,22 @@ static BOOTS: LazyLock<BTreeMap<&'static str, Boot>> =
 
 fn main() {
     let args = Arguments::from_args();
-    let missing = guest::missing();
-    let no_reference = if missing.is_none() && !args.list { programs::reference().err() } else { None };
-    let mut trials = Vec::new();
+    let mut trials = Trials::new(&args);
     // The kernels in turn: threads that wait for the guest of one kernel do not keep the others from booting.
     for (name, text) in scenarios() {
-        for kernel in KERNELS.into_iter().filter(|k| chosen("TRACECMD_KERNELS", k.name) && runs_on(&text, *k)) {
+        for kernel in guest::kernels().filter(|k| runs_on(&text, *k)) {
             let name = name.clone();
-            let title = format!("{}::{name}", kernel.name);
-            let reason = missing.clone().or(no_reference.map(str::to_owned)).or_else(|| guest::open(&title));
-            if let (Some(reason), false) = (&reason, args.list) {
-                skip(&title, reason);
-            }
-            let ignored = reason.is_some();
-            trials.push(Trial::test(title, move || check(kernel, &name)).with_ignored_flag(ignored));
+            trials.add(format!("{}::{name}", kernel.name), move || check(kernel, &name));
         }
     }
-    libtest_mimic::run(&args, trials).exit();
+    trials.run(&args)
 }
 
-/// Whether NAME is among the words of an environment variable; yes without the variable.
-fn chosen(variable: &str, name: &str) -> bool {
-    std::env::var(variable).map_or(true, |words| words.split_whitespace().any(|w| name.contains(w)))
-}
-
-/// Whether a scenario runs on a kernel: those that take long name kernels in their first line (`# kernels: 7.2`); with
-/// `TRACECMD_TABLE=full` all run everywhere.
+/// Whether a scenario runs on a kernel: those that take long name kernels in their first line (`# kernels: 7.2`); in a full run
+/// all run everywhere.
 fn runs_on(scenario: &str, kernel: Kernel) -> bool {
-    let full = std::env::var("TRACECMD_TABLE").is_ok_and(|v| v == "full");
     let named = scenario.lines().next().and_then(|l| l.strip_prefix("# kernels: "));
-    full || named.is_none_or(|kernels| kernels.split_whitespace().any(|k| k == kernel.name))
+    guest::full() || named.is_none_or(|kernels| kernels.split_whitespace().any(|k| k == kernel.name))
 }
 
 /// Names and texts of the scenarios, in order.
@@ -72,7 +58,7 @@ fn scenarios() -> Vec<(String, String)> {
             let name = p.file_stem().expect("a name").to_string_lossy().into_owned();
             (name, std::fs::read_to_string(&p).expect("a readable scenario"))
         })
-        .filter(|(name, _)| chosen("TRACECMD_SCENARIOS", name))
+        .filter(|(name, _)| guest::chosen("TRACECMD_SCENARIOS", name))
         .collect();
     list.sort();
     list
@@ -106,9 +92,7 @@ fn live_tests() -> anyhow::Result<PathBuf> {
 }
 
 fn run_all(kernel: Kernel) -> anyhow::Result<PathBuf> {
-    let base = std::env::var_os("TRACECMD_GUEST_OUT")
-        .map_or_else(|| std::env::temp_dir().join(format!("tracecmd-guest-{}", std::process::id())), PathBuf::from);
-    let out = base.join(kernel.name);
+    let out = guest::out_dir("guest", kernel);
     let mut script = String::from("ours() { tracecmd \"$@\"; }\nref() { trace-cmd \"$@\"; }\n");
     if let Ok(kills) = std::env::var("TRACECMD_KILLS") {
         script += &format!("export KILLS={kills}\n");
@@ -122,7 +106,8 @@ fn run_all(kernel: Kernel) -> anyhow::Result<PathBuf> {
     }
     let live = live_tests()?;
     let unit_list = Path::new(env!("CARGO_BIN_EXE_unit-list"));
-    let files = [(live.as_path(), "bin/tracefs-live"), (unit_list, "bin/unit-list")];
+    let state = Path::new(env!("CARGO_BIN_EXE_kernel-state"));
+    let files = [(live.as_path(), "bin/tracefs-live"), (unit_list, "bin/unit-list"), (state, "bin/kernel-state")];
     guest::run(kernel, &guest::Options::default(), &files, &script, &out)?;
     Ok(out)
 }

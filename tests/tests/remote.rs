@@ -304,15 +304,7 @@ impl LossyLine {
                 server.read_exact(&mut text).unwrap();
                 client.write_all(&text).unwrap();
             }
-            let mut have = Vec::new();
-            let (ports, extensions) = loop {
-                if let Ok(Some((Msg::RInit { ports, extensions }, _))) = Msg::decode(&have) {
-                    break (ports, extensions);
-                }
-                let mut more = [0; 512];
-                let n = server.read(&mut more).unwrap();
-                have.extend_from_slice(&more[..n]);
-            };
+            let (ports, extensions) = answer(&mut server).expect("ports");
             let sockets: Vec<_> = ports.iter().map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
             let ours = sockets.iter().map(|s| u32::from(s.local_addr().unwrap().port())).collect();
             client.write_all(&Msg::RInit { ports: ours, extensions }.encode().unwrap()).unwrap();
@@ -410,10 +402,15 @@ fn announce(to: SocketAddr, cpus: u32, page_size: u32, tcp: bool) -> std::io::Re
 
 /// The ports of an answer to TINIT; `None` when the connection was ended.
 fn ports(s: &mut TcpStream) -> Option<Vec<u32>> {
+    answer(s).map(|(ports, _)| ports)
+}
+
+/// Ports and extensions of an answer to TINIT; `None` when the connection was ended.
+fn answer(s: &mut TcpStream) -> Option<(Vec<u32>, u32)> {
     let mut have = Vec::new();
     loop {
-        if let Ok(Some((Msg::RInit { ports, .. }, _))) = Msg::decode(&have) {
-            return Some(ports);
+        if let Ok(Some((Msg::RInit { ports, extensions }, _))) = Msg::decode(&have) {
+            return Some((ports, extensions));
         }
         let mut more = [0; 512];
         match s.read(&mut more) {

@@ -7,9 +7,8 @@ link() {
   listener=$1 carrier=$2 signal=$3 name=$1-$2-$3
   dir=/tmp/$name; mkdir -p "$dir"
   port=$((port + 1))
-  if [ "$listener" = ours ]; then program=tracecmd; else program=trace-cmd; fi
   if [ "$carrier" = tcp ]; then words=-t; else words=; fi
-  $program listen -p $port -d "$dir" > "$dir/log" 2>&1 &
+  $(program "$listener") listen -p $port -d "$dir" > "$dir/log" 2>&1 &
   pid=$!
   ready $port
   fresh

@@ -15,14 +15,12 @@ session() {
   recorder=$1 agent=$2 carrier=$3 name=$1-$2-$3
   port=$((port + 1))
   fresh
-  if [ "$agent" = ours ]; then program=tracecmd; else program=trace-cmd; fi
   if [ "$carrier" = tcp ]; then words="-N 127.0.0.1" to=127.0.0.1:$port; else words= to="1:$port --name vm"; fi
   # shellcheck disable=SC2086 # options, perhaps none
-  $program agent $words -p $port > "$OUT/$name.agent" 2>&1 &
+  $(program "$agent") agent $words -p $port > "$OUT/$name.agent" 2>&1 &
   pid=$!
   sleep 1
-  if [ "$recorder" = ours ]; then record=tracecmd; else record=trace-cmd; fi
-  timeout 60 $record record -o "$OUT/$name.dat" -B host -e sched -A $to -e raw_syscalls sh /tmp/marks \
+  timeout 60 "$(program "$recorder")" record -o "$OUT/$name.dat" -B host -e sched -A $to -e raw_syscalls sh /tmp/marks \
     > "$OUT/$name.log" 2>&1 || { echo "$name: status $?"; faults=1; }
   # The reference takes the name of a guest for that of its host, so there is none over TCP.
   [ "$carrier" = tcp ] && mv "$OUT/$name-127.0.0.1.dat" "$OUT/$name-vm.dat"
@@ -55,11 +53,7 @@ session() {
   ref report -i "$OUT/$name.dat" -i "$OUT/$name-vm.dat" > "$OUT/$name.merged.ref" 2> /dev/null || true
 }
 
-cat > /tmp/marks <<'M'
-for n in 1 2 3 4 5 6 7 8 9 10; do echo "mark $n" > /sys/kernel/tracing/trace_marker; done
-ls / > /dev/null
-sleep 0.1
-M
+marks
 for carrier in vsock tcp; do
   session ours ours $carrier
   session ours ref $carrier

@@ -4,11 +4,7 @@
 set +e
 faults=0 port=9700
 
-cat > /tmp/marks <<'M'
-for n in 1 2 3 4 5 6 7 8 9 10; do echo "mark $n" > /sys/kernel/tracing/trace_marker; done
-ls / > /dev/null
-sleep 0.1
-M
+marks
 cpus=$(ls -d $T/per_cpu/cpu* | wc -l)
 for who in ref ours; do
   rm -rf /var/lib/trace-cmd
@@ -23,9 +19,7 @@ for c in $(seq 0 $((cpus - 1))); do
   ln -sf /var/lib/trace-cmd/virt/vm/trace-pipe-cpu$c.out /dev/virtio-ports/trace-pipe-cpu$c
 done
 for pair in ours:ours ours:ref ref:ours ref:ref; do
-  record=trace-cmd agent=trace-cmd name=$pair-fifo
-  [ "${pair%:*}" = ours ] && record=tracecmd
-  [ "${pair#*:}" = ours ] && agent=tracecmd
+  record=$(program "${pair%:*}") agent=$(program "${pair#*:}") name=$pair-fifo
   port=$((port + 1))
   fresh
   $agent agent -p $port > "$OUT/$name.agent" 2>&1 &

@@ -4,15 +4,9 @@
 set +e
 modprobe vsock_loopback 2> /dev/null
 faults=0
-cat > /tmp/marks <<'M'
-for n in 1 2 3 4 5 6 7 8 9 10; do echo "mark $n" > /sys/kernel/tracing/trace_marker; done
-ls / > /dev/null
-sleep 0.1
-M
+marks
 for pair in ours:ours ours:ref ref:ours ref:ref; do
-  record=trace-cmd agent=trace-cmd name=$pair-proxy
-  [ "${pair%:*}" = ours ] && record=tracecmd
-  [ "${pair#*:}" = ours ] && agent=tracecmd
+  record=$(program "${pair%:*}") agent=$(program "${pair#*:}") name=$pair-proxy
   fresh
   # Its own port: with -p the reference has a wrong complaint.
   $agent agent -P 1 > "$OUT/$name.agent" 2>&1 &

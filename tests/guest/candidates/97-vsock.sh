@@ -3,15 +3,9 @@
 set +e
 modprobe vsock_loopback 2> /dev/null
 faults=0 port=7000
-cat > /tmp/marks <<'M'
-for n in 1 2 3 4 5 6 7 8 9 10; do echo "mark $n" > /sys/kernel/tracing/trace_marker; done
-ls / > /dev/null
-sleep 0.1
-M
+marks
 for pair in ours:ours ours:ref ref:ours ref:ref; do
-  client=trace-cmd listener=trace-cmd name=$pair-vsock dir=/tmp/$pair
-  [ "${pair%:*}" = ours ] && client=tracecmd
-  [ "${pair#*:}" = ours ] && listener=tracecmd
+  client=$(program "${pair%:*}") listener=$(program "${pair#*:}") name=$pair-vsock dir=/tmp/$pair
   port=$((port + 1))
   mkdir -p "$dir"
   $listener listen -V -p $port -d "$dir" > "$OUT/$name.listener" 2>&1 &

@@ -218,10 +218,12 @@ fn fresh() {
         ("buffer_size_kb", "1408"),
         ("saved_cmdlines_size", "128"),
         ("tracing_max_latency", "0"),
-        ("tracing_cpumask", "ffffffff"),
     ] {
         write(top.join(file), value);
     }
+    // A mask with CPUs that there are not is refused.
+    let cpus = names(top.join("per_cpu")).len().min(63);
+    write(top.join("tracing_cpumask"), &format!("{:x}", (1u64 << cpus) - 1));
     // Options as they were at the first call.
     let kept = Path::new("/tmp/options-after-boot");
     let now = read(top.join("trace_options")).unwrap_or_default();

@@ -12,8 +12,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::programs;
+use crate::{programs, skip::skip};
 pub use image::Image;
 
 /// A kernel to test with: a Debian suite and the release that it had when the tests were written.
@@ -197,9 +198,62 @@ fn which(tool: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|d| d.join(tool)).find(|p| p.is_file())
 }
 
+/// The list of guest tests of a test program. What cannot run is skipped, with the reason.
+#[derive(Debug)]
+pub struct Trials {
+    list_only: bool,
+    /// Why no guest test can run.
+    reason: Option<String>,
+    trials: Vec<Trial>,
+}
+
+impl Trials {
+    /// An empty list.
+    pub fn new(args: &Arguments) -> Trials {
+        let no_reference = || if args.list { None } else { programs::reference().err().map(str::to_owned) };
+        Trials { list_only: args.list, reason: missing().or_else(no_reference), trials: Vec::new() }
+    }
+
+    /// Adds a test; `title` is `KERNEL::NAME`.
+    pub fn add(&mut self, title: String, test: impl FnOnce() -> Result<(), Failed> + Send + 'static) {
+        let reason = self.reason.clone().or_else(|| open(&title));
+        if let (Some(reason), false) = (&reason, self.list_only) {
+            skip(&title, reason);
+        }
+        self.trials.push(Trial::test(title, test).with_ignored_flag(reason.is_some()));
+    }
+
+    /// Runs all and ends the program.
+    pub fn run(self, args: &Arguments) -> ! {
+        libtest_mimic::run(args, self.trials).exit()
+    }
+}
+
+/// Whether one of the words of an environment variable is in NAME; yes without the variable.
+pub fn chosen(variable: &str, name: &str) -> bool {
+    std::env::var(variable).map_or(true, |words| words.split_whitespace().any(|w| name.contains(w)))
+}
+
+/// Whether everything is to run on every kernel (`TRACECMD_TABLE=full`), not the choice that each check has time for.
+pub fn full() -> bool {
+    std::env::var("TRACECMD_TABLE").is_ok_and(|v| v == "full")
+}
+
+/// The kernels that `TRACECMD_KERNELS` (words) leaves.
+pub fn kernels() -> impl Iterator<Item = Kernel> {
+    KERNELS.into_iter().filter(|k| chosen("TRACECMD_KERNELS", k.name))
+}
+
+/// Where the guest of a kernel leaves its files: below `TRACECMD_GUEST_OUT`, else a temporary directory of this process, named
+/// after `what` runs there.
+pub fn out_dir(what: &str, kernel: Kernel) -> PathBuf {
+    let own = || std::env::temp_dir().join(format!("tracecmd-{what}-{}", std::process::id()));
+    std::env::var_os("TRACECMD_GUEST_OUT").map_or_else(own, PathBuf::from).join(kernel.name)
+}
+
 /// Why the guest test TITLE (`KERNEL::NAME`) is known to be open, if it is: `tests/guest/OPEN`, a title and a reason on a line,
 /// where `*` at the end of a title stands for all that begin so. With `TRACECMD_OPEN` set everything runs.
-pub fn open(title: &str) -> Option<String> {
+fn open(title: &str) -> Option<String> {
     if std::env::var_os("TRACECMD_OPEN").is_some() {
         return None;
     }
