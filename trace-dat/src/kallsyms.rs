@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::Result;
+use crate::{Result, short::push_start};
 
 /// A symbol of the kernel or of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +60,7 @@ impl<'a> Name<'a> {
     /// Appends the name: a short one by a copy of fixed size.
     #[inline(always)]
     pub fn push(&self, out: &mut Vec<u8>) {
-        match self.text.first_chunk::<32>() {
-            Some(chunk) if self.len <= chunk.len() => {
-                let end = out.len() + self.len;
-                out.extend_from_slice(chunk);
-                out.truncate(end);
-            }
-            _ => out.extend_from_slice(self.bytes()),
-        }
+        push_start::<32>(out, self.text, self.len);
     }
 }
 

@@ -1,9 +1,26 @@
 //! Short texts that are appended over and over.
 
+/// Appends the first `len` bytes of `chunk`: a copy of fixed size, of which the rest is cut off again.
+#[inline(always)]
+pub fn push_part<const N: usize>(out: &mut Vec<u8>, chunk: &[u8; N], len: usize) {
+    let end = out.len() + len;
+    out.extend_from_slice(chunk);
+    out.truncate(end);
+}
+
+/// Appends the first `len` bytes of `text`; up to `N` of them, where `text` has so many, as [`push_part`] does.
+#[inline(always)]
+pub fn push_start<const N: usize>(out: &mut Vec<u8>, text: &[u8], len: usize) {
+    match text.first_chunk::<N>() {
+        Some(chunk) if len <= N => push_part(out, chunk, len),
+        _ => out.extend_from_slice(text.get(..len).unwrap_or_default()),
+    }
+}
+
 /// A text that is kept to be appended many times.
 ///
-/// One of up to `ROOM` bytes (255 at most) is appended as a copy of fixed size, a load and a store of a vector register or two,
-/// of which the rest is cut off again: much faster than a call that copies as many bytes as there are.
+/// One of up to `ROOM` bytes (255 at most) is appended by [`push_part`], a load and a store of a vector register or two: much
+/// faster than a call that copies as many bytes as there are.
 #[derive(Clone, Debug)]
 pub struct ShortText<const ROOM: usize = 32>(Kind<ROOM>);
 
@@ -53,11 +70,7 @@ impl<const ROOM: usize> ShortText<ROOM> {
     #[inline(always)]
     pub fn push(&self, out: &mut Vec<u8>) {
         match &self.0 {
-            Kind::Short { len, text } => {
-                let end = out.len() + usize::from(*len);
-                out.extend_from_slice(text);
-                out.truncate(end);
-            }
+            Kind::Short { len, text } => push_part(out, text, usize::from(*len)),
             Kind::Long(text) => out.extend_from_slice(text),
         }
     }

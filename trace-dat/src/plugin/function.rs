@@ -3,7 +3,7 @@
 use super::{
     EventPrinter, PrintCx,
     options::Ftrace,
-    text::{Num, blanks, dec, hex, hex0x, missing, symbol},
+    text::{Num, blanks, dec, hex, hex0x, hex2, missing, symbol},
 };
 use crate::{Decoder, Endian, decoder::PrintOptions, format::Event};
 
@@ -201,7 +201,6 @@ impl RawData {
 }
 
 impl EventPrinter for RawData {
-    #[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
     fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
         let Some(id) = self.id else {
             return missing("id", out);
@@ -215,8 +214,8 @@ impl EventPrinter for RawData {
         let bytes = cx.rec.data.get(at..).unwrap_or_default();
         for start in (0..bytes.len()).step_by(cx.dec.long_size().bytes()) {
             for b in bytes.get(start..).unwrap_or_default().iter().take(8) {
-                const DIGITS: &[u8; 16] = b"0123456789abcdef";
-                out.extend_from_slice(&[b' ', DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]);
+                out.push(b' ');
+                hex2(out, *b);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{
     EventPrinter, PrintCx,
-    text::{Num, cant_find, dec, hex, hex0x, missing},
+    text::{Num, cant_find, dec, hex, hex0x, hex2, missing},
 };
 use crate::{Endian, format::Event};
 
@@ -255,7 +255,6 @@ impl EmulateInsn {
 }
 
 impl EventPrinter for EmulateInsn {
-    #[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
     fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
         let [Some(rip), Some(csbase), Some(len), Some(_), Some(failed), Some(insn)] = self.fields.map(|f| f.1) else {
             let name = self.fields.iter().find(|f| f.1.is_none()).map_or("", |f| f.0);
@@ -268,11 +267,10 @@ impl EventPrinter for EmulateInsn {
         out.extend_from_slice(b": ");
         let bytes = cx.reach.get(insn.offset..).unwrap_or_default();
         for (i, b) in bytes.iter().take(get(len) as u8 as usize).enumerate() {
-            const DIGITS: &[u8; 16] = b"0123456789abcdef";
             if i > 0 {
                 out.push(b' ');
             }
-            out.extend_from_slice(&[DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]);
+            hex2(out, *b);
         }
         if get(failed) != 0 {
             out.extend_from_slice(b" FAIL");

@@ -118,10 +118,7 @@ impl Sequencer {
         seq: u64,
         peek: impl FnOnce() -> Option<Record<'p>>,
     ) -> Visit {
-        let key = std::ptr::from_ref(dec) as usize;
-        if self.machines.get(self.last).is_none_or(|m| m.key != key) {
-            self.find_machine(dec, key);
-        }
+        self.choose_machine(dec);
         let Some(machine) = self.machines.get_mut(self.last) else { return Visit::Plain };
         let [a, b, ..] = *rec.data else { return Visit::Plain };
         let id = dec.endian().u16([a, b]);
@@ -158,16 +155,22 @@ impl Sequencer {
     /// What [`Sequencer::visit`] looks at for records of this one's event. Where it is nothing, it need not be called, unless it
     /// [is early](Sequencer::is_early).
     pub fn looks_at(&mut self, dec: &Decoder, data: &[u8]) -> Looks {
-        let key = std::ptr::from_ref(dec) as usize;
-        if self.machines.get(self.last).is_none_or(|m| m.key != key) {
-            self.find_machine(dec, key);
-        }
+        self.choose_machine(dec);
         let Some(machine) = self.machines.get(self.last) else { return Looks::All };
         let [a, b, ..] = *data else { return Looks::Not };
         match machine.kinds.get(usize::from(dec.endian().u16([a, b]))) {
             None | Some(Kind::Other) => Looks::Not,
             Some(Kind::Entry) => Looks::Next,
             Some(Kind::Function | Kind::Switch | Kind::Wakeup) => Looks::All,
+        }
+    }
+
+    /// Makes the machine of this decoder the last one used.
+    #[inline(always)]
+    fn choose_machine(&mut self, dec: &Decoder) {
+        let key = std::ptr::from_ref(dec) as usize;
+        if self.machines.get(self.last).is_none_or(|m| m.key != key) {
+            self.find_machine(dec, key);
         }
     }
 

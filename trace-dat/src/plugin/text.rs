@@ -4,7 +4,11 @@ use crate::{
     Decoder, Endian,
     format::{Event, FieldFlags},
     kallsyms::Name,
+    print::printf::hex_zeros,
+    short::push_part,
 };
+
+pub(crate) use crate::print::printf::{hex, hex0x, hex2};
 
 /// A number field of an event, found once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,47 +84,21 @@ pub(crate) fn dec<N: itoa::Integer>(out: &mut Vec<u8>, n: N) {
     out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
 }
 
-/// Appends a number in hex, without `0x`.
-#[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
-#[inline]
-pub(crate) fn hex(out: &mut Vec<u8>, n: u64) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0u8; 16];
-    let used = (16 - n.leading_zeros() as usize / 4).max(1);
-    let mut rest = n;
-    for b in text.iter_mut().rev().take(used) {
-        *b = DIGITS[(rest & 15) as usize];
-        rest >>= 4;
-    }
-    out.extend_from_slice(text.get(16 - used..).unwrap_or_default());
-}
-
-/// Appends a number in hex behind `0x`.
-#[inline]
-pub(crate) fn hex0x(out: &mut Vec<u8>, n: u64) {
-    out.extend_from_slice(b"0x");
-    hex(out, n);
-}
-
 /// Appends a number in hex behind `0x`, with at least eight digits.
 #[inline]
 pub(crate) fn hex_padded(out: &mut Vec<u8>, n: u64) {
     out.extend_from_slice(b"0x");
-    let used = (16 - n.leading_zeros() as usize / 4).max(1);
-    out.resize(out.len() + 8usize.saturating_sub(used), b'0');
-    hex(out, n);
+    hex_zeros(out, n, 8);
 }
 
 /// Appends blanks.
 #[inline]
 pub(crate) fn blanks(out: &mut Vec<u8>, n: usize) {
-    let end = out.len() + n;
-    if n <= 32 {
-        // A copy of fixed size, of which the rest is cut off again.
-        out.extend_from_slice(&[b' '; 32]);
-        out.truncate(end);
+    const MOST: usize = 32;
+    if n <= MOST {
+        push_part(out, &[b' '; MOST], n);
     } else {
-        out.resize(end, b' ');
+        out.resize(out.len() + n, b' ');
     }
 }
 

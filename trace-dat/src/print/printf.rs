@@ -1,5 +1,7 @@
 //! C's printf: conversions taken apart, numbers and texts written.
 
+use crate::short::push_part;
+
 /// Flags, width and precision of a conversion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Spec {
@@ -273,14 +275,12 @@ pub(crate) fn idec(out: &mut Vec<u8>, v: i64) {
 const HEX: [u8; 16] = *b"0123456789abcdef";
 
 /// A number in base 16, lower case, without prefix.
-#[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
 #[inline]
 pub(crate) fn hex(out: &mut Vec<u8>, v: u64) {
     hex_zeros(out, v, 1);
 }
 
 /// A number in base 16 with zeros in front, `width` digits at least (16 at most).
-#[allow(clippy::indexing_slicing, reason = "a table of 16 digits, and four bits")]
 #[inline]
 pub(crate) fn hex_zeros(out: &mut Vec<u8>, v: u64, width: usize) {
     let n = (64 - (v | 1).leading_zeros() as usize).div_ceil(4).clamp(width.min(16), 16);
@@ -290,9 +290,7 @@ pub(crate) fn hex_zeros(out: &mut Vec<u8>, v: u64, width: usize) {
     let (high, low) = digits.split_at_mut(8);
     high.copy_from_slice(&hex8((v >> 32) as u32));
     low.copy_from_slice(&hex8(v as u32));
-    let end = out.len() + n;
-    out.extend_from_slice(&digits);
-    out.truncate(end);
+    push_part(out, &digits, n);
 }
 
 /// Eight hexadecimal digits at once, in one register.

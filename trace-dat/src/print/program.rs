@@ -590,18 +590,13 @@ fn stack(cx: &Cx<'_>, loc: &Loc, out: &mut Vec<u8>) {
 /// `name+0xOFFSET` or `name` of an address, else the address.
 #[inline]
 pub(crate) fn symbol(cx: &Cx<'_>, addr: u64, offset: bool, out: &mut Vec<u8>) {
-    if !offset && let Some(name) = cx.dec.symbols().name_at(addr) {
-        return name.push(out);
+    match cx.dec.symbols().name_at(addr) {
+        Some(name) => name.push(out),
+        None => return printf::hex0x(out, addr),
     }
-    match cx.dec.symbols().find(addr) {
-        Some(s) => {
-            out.extend_from_slice(s.name);
-            if offset {
-                out.extend_from_slice(b"+0x");
-                printf::hex(out, addr.wrapping_sub(s.addr));
-            }
-        }
-        None => printf::hex0x(out, addr),
+    if let Some(s) = if offset { cx.dec.symbols().find(addr) } else { None } {
+        out.extend_from_slice(b"+0x");
+        printf::hex(out, addr.wrapping_sub(s.addr));
     }
 }
 

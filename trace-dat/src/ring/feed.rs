@@ -301,9 +301,7 @@ impl Feed {
             Data::Packed(table) => table.clone(),
         };
         let Some(chunk) = table.get(&self.shared, unit.index)? else { return Ok(None) };
-        let part = self.part(&chunk, unit);
-        let shared = &self.shared;
-        with_unpacker(|u| u.chunk(&shared.source, &self.pool, shared.codec, &chunk, part)).map(Some)
+        self.unpack(&chunk, unit).map(Some)
     }
 
     /// The block of a unit, `None` behind the last one.
@@ -321,9 +319,13 @@ impl Feed {
         }
         let Some(chunk) = table.get(&self.shared, unit.index)? else { return Ok(None) };
         self.look_ahead(unit, &table);
-        let part = self.part(&chunk, unit);
-        let shared = &self.shared;
-        with_unpacker(|u| u.chunk(&shared.source, &self.pool, shared.codec, &chunk, part)).map(Some)
+        self.unpack(&chunk, unit).map(Some)
+    }
+
+    /// The block of a unit, unpacked here and now.
+    fn unpack(&self, chunk: &Chunk, unit: Unit) -> Result<Arc<Block>> {
+        let (shared, part) = (&self.shared, self.part(chunk, unit));
+        with_unpacker(|u| u.chunk(&shared.source, &self.pool, shared.codec, chunk, part))
     }
 
     /// The part of a chunk that a unit stands for.

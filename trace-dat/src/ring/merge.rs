@@ -87,14 +87,20 @@ impl Merge {
 
     /// Also turns round after [`Merge::prev`]: one input stands at the record handed out last, the others before it.
     fn start(&mut self) {
+        for input in &mut self.inputs {
+            input.stream.advance();
+        }
+        self.stand();
+    }
+
+    /// Begins at the records that the inputs stand at.
+    fn stand(&mut self) {
         self.started = true;
         self.back = None;
         self.handed_out = false;
         self.heap.clear();
-        for (i, input) in self.inputs.iter_mut().enumerate() {
-            if input.stream.advance()
-                && let Some(ts) = input.stream.head_ts()
-            {
+        for (i, input) in self.inputs.iter().enumerate() {
+            if let Some(ts) = input.stream.head_ts() {
                 self.heap.push((input.time.correct(ts), i as u32));
             }
         }
@@ -204,22 +210,11 @@ impl Merge {
 
     /// Goes to before the records at these places (see [`Merge::places`]), which lie at or behind the start of these pieces.
     pub fn go_to_places(&mut self, pieces: &[u64], places: &[u64]) {
-        for (i, input) in self.inputs_mut().iter_mut().enumerate() {
+        for (i, input) in self.inputs.iter_mut().enumerate() {
             let place = places.get(i).copied().unwrap_or(u64::MAX);
             input.stream.go_to_place(pieces.get(i).copied().unwrap_or(0), place);
         }
         self.stand();
-    }
-
-    /// Begins at the records that the inputs stand at.
-    fn stand(&mut self) {
-        self.started = true;
-        for (i, input) in self.inputs.iter().enumerate() {
-            if let Some(ts) = input.stream.head_ts() {
-                self.heap.push((input.time.correct(ts), i as u32));
-            }
-        }
-        self.heapify();
     }
 
     /// Has the blocks of these inputs use no memory of others', which another thread may fill.
@@ -243,21 +238,14 @@ impl Merge {
     }
 
     fn seek_by(&mut self, ts: u64, seek: impl Fn(usize, &mut CpuStream, u64) -> bool) {
-        self.handed_out = false;
-        self.started = true;
-        self.back = None;
-        self.heap.clear();
         for (i, input) in self.inputs.iter_mut().enumerate() {
             let time = &input.time;
             let mut found = seek(i, &mut input.stream, time.stored_before(ts));
             while found && input.stream.head_ts().is_some_and(|t| time.correct(t) < ts) {
                 found = input.stream.advance();
             }
-            if found && let Some(t) = input.stream.head_ts() {
-                self.heap.push((time.correct(t), i as u32));
-            }
         }
-        self.heapify();
+        self.stand();
     }
 
     /// Goes back to the start.
