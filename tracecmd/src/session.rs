@@ -412,9 +412,7 @@ impl Session {
         if let Err(e) = self.journal.forget(|undo| !of_threads(undo.path())) {
             log::warn!("{}", causes(&e));
         }
-        for e in self.journal.undo() {
-            log::warn!("not brought back: {}", causes(&e));
-        }
+        self.undo();
         self.ending = Ending::Done;
     }
 
@@ -440,10 +438,15 @@ impl Session {
         }
         // An open control file would keep its instance.
         self.buffers.clear();
+        self.undo();
+        first
+    }
+
+    /// Brings back what the journal has; what could not be brought back is told.
+    fn undo(&self) {
         for e in self.journal.undo() {
             log::warn!("not brought back: {}", causes(&e));
         }
-        first
     }
 }
 

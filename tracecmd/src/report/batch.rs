@@ -4,6 +4,7 @@ use trace_dat::{
     Lost, Record,
     plugin::Note,
     ring::merge::{Batch as Records, MergeRecord},
+    short::push_start,
 };
 
 use super::{
@@ -100,7 +101,8 @@ impl Batch {
     fn add(&mut self, record: &MergeRecord<'_>, tag: u32, kind: Kind) {
         let rec = record.record();
         let start = self.data.len();
-        push_bytes(&mut self.data, rec.data, record.stream_record.reach());
+        // Its bytes are the first ones of its reach.
+        push_start::<64>(&mut self.data, record.stream_record.reach(), rec.data.len());
         self.entries.push(Entry {
             ts: record.ts,
             stored_ts: rec.ts,
@@ -137,21 +139,20 @@ impl Batch {
     /// The record of the last line.
     #[inline(always)]
     pub fn last(&self) -> Option<Record<'_>> {
-        let entry = match self.entries.as_slice() {
-            [.., leaf, exit] if exit.kind == Kind::LeafExit => leaf,
-            [.., entry] => entry,
-            [] => return None,
-        };
-        Some(self.record(entry))
+        self.entries.get(self.last_line_at()).map(|entry| self.record(entry))
+    }
+
+    /// Where the entry of the last line is: the exit of a leaf function lies behind it.
+    #[inline(always)]
+    fn last_line_at(&self) -> usize {
+        let exit = self.entries.last().is_some_and(|e| e.kind == Kind::LeafExit);
+        self.entries.len().wrapping_sub(1 + usize::from(exit))
     }
 
     #[inline(always)]
     fn last_line(&mut self) -> Option<&mut Entry> {
-        match self.entries.as_mut_slice() {
-            [.., leaf, exit] if exit.kind == Kind::LeafExit => Some(leaf),
-            [.., entry] => Some(entry),
-            [] => None,
-        }
+        let at = self.last_line_at();
+        self.entries.get_mut(at)
     }
 
     #[inline(always)]
@@ -281,19 +282,6 @@ impl<'a> Iterator for Lines<'a> {
             diff: batch.diffs.get(line).copied().flatten(),
             extra: if entry.extra { self.extras.next() } else { None },
         })
-    }
-}
-
-/// Appends `bytes`, which are the first ones of `more`. Reading more of them than needed makes it a copy of fixed size.
-#[inline(always)]
-fn push_bytes(out: &mut Vec<u8>, bytes: &[u8], more: &[u8]) {
-    match more.first_chunk::<64>() {
-        Some(chunk) if bytes.len() <= chunk.len() => {
-            let end = out.len() + bytes.len();
-            out.extend_from_slice(chunk);
-            out.truncate(end);
-        }
-        _ => out.extend_from_slice(bytes),
     }
 }
 

@@ -180,6 +180,8 @@ impl<'a> Pass<'a> {
 
     /// Runs through all records. False when `to` had enough before the end.
     pub fn run(&mut self, to: &mut impl Batches) -> bool {
+        // Nothing is known of what an earlier run has seen.
+        self.sequencer = Sequencer::new();
         self.go::<false>(to, u64::MAX) != End::Closed
     }
 
@@ -192,22 +194,6 @@ impl<'a> Pass<'a> {
     fn go<const PART: bool>(&mut self, to: &mut impl Batches, stop: u64) -> End {
         self.start();
         let streams = self.streams;
-        let mut sequencer = if PART { std::mem::take(&mut self.sequencer) } else { Sequencer::new() };
-        let mut events = std::mem::take(&mut self.events);
-        let end = self.go_with::<PART>(to, stop, streams, &mut sequencer, &mut events);
-        (self.sequencer, self.events) = (sequencer, events);
-        end
-    }
-
-    #[inline(always)]
-    fn go_with<const PART: bool>(
-        &mut self,
-        to: &mut impl Batches,
-        stop: u64,
-        streams: &'a [Stream],
-        sequencer: &mut Sequencer,
-        events: &mut Events,
-    ) -> End {
         let mut seq = 0u64;
         let mut skip = self.skip;
         let mut shown_ts = None;
@@ -246,7 +232,7 @@ impl<'a> Pass<'a> {
             };
             let batch = to.batch();
             let data = record.record().data;
-            let kind = events.kind(stream, data, sequencer);
+            let kind = self.events.kind(stream, data, &mut self.sequencer);
             if kind == EventKind::Plain {
                 batch.push(&record, tag, false);
             } else if kind.is_plain() {
@@ -265,8 +251,8 @@ impl<'a> Pass<'a> {
 
             // From here on the record is the batch's: the merge may be asked for the next one.
             let visit = match batch.last() {
-                Some(last) if !kind.is_plain() || sequencer.is_early() => {
-                    sequencer.visit(&stream.dec, &last, seq, || merge.peek().map(|r| r.record()))
+                Some(last) if !kind.is_plain() || self.sequencer.is_early() => {
+                    self.sequencer.visit(&stream.dec, &last, seq, || merge.peek().map(|r| r.record()))
                 }
                 _ => Visit::Plain,
             };
@@ -390,16 +376,16 @@ impl Events {
 
     #[cold]
     fn learn(&mut self, stream: &Stream, data: &[u8], id: usize, sequencer: &mut Sequencer) -> EventKind {
-        let kind = match stream.dec.event_of(data) {
-            Some(event) if stream.dec.may_print_raw(event) => EventKind::Raw,
-            _ => match sequencer.looks_at(&stream.dec, data) {
-                Looks::Not => match stream.dec.event_of(data).map(|e| stream.dec.behind(e)) {
-                    None | Some(Behind::Never) => EventKind::Plain,
-                    Some(Behind::WithoutNul) => EventKind::WithoutNul,
-                    Some(Behind::Lengths) => EventKind::Lengths,
-                },
-                Looks::Next => EventKind::Paired,
-                Looks::All => EventKind::Ordered,
+        let event = stream.dec.event_of(data);
+        let kind = match (sequencer.looks_at(&stream.dec, data), event) {
+            (_, Some(event)) if stream.dec.may_print_raw(event) => EventKind::Raw,
+            (Looks::Next, _) => EventKind::Paired,
+            (Looks::All, _) => EventKind::Ordered,
+            (Looks::Not, None) => EventKind::Plain,
+            (Looks::Not, Some(event)) => match stream.dec.behind(event) {
+                Behind::Never => EventKind::Plain,
+                Behind::WithoutNul => EventKind::WithoutNul,
+                Behind::Lengths => EventKind::Lengths,
             },
         };
         if self.known.len() <= stream.input {

@@ -153,15 +153,20 @@ impl Heads {
     }
 }
 
+/// Appends what stands before all columns: the prefix of the stream, and the lines of rare things.
+fn push_before(out: &mut Vec<u8>, stream: &Stream, columns: &Columns, line: &Line<'_>) {
+    out.extend_from_slice(&stream.prefix);
+    if let Some(extra) = line.extra {
+        push_marks(out, extra, line.rec.cpu, columns.paint);
+    }
+}
+
 impl Head {
     /// Appends the head, and keeps it. Only a name that stays is kept: an unknown one may be learnt later.
     #[cold]
     fn make(&mut self, out: &mut Vec<u8>, stream: &Stream, columns: &Columns, line: &Line<'_>, of: HeadOf, key: u64) {
         let start = out.len();
-        out.extend_from_slice(&stream.prefix);
-        if let Some(extra) = line.extra {
-            push_marks(out, extra, of.cpu, columns.paint);
-        }
+        push_before(out, stream, columns, line);
         let comm = stream.dec.comms().lookup(of.pid, line.seq);
         let name = out.len();
         layout::push_comm_pid(out, comm.unwrap_or(UNKNOWN), of.pid, columns.latency);
@@ -234,10 +239,7 @@ impl<'a> LinePrinter<'a> {
                 color::disarm(out, info);
             }
         } else {
-            out.extend_from_slice(&stream.prefix);
-            if let Some(extra) = line.extra {
-                push_marks(out, extra, rec.cpu, columns.paint);
-            }
+            push_before(out, stream, columns, line);
             push_unknown(out, columns, flags, line.diff);
         }
         if let Some(extra) = line.extra {
