@@ -279,7 +279,7 @@ impl Session {
             set_functions(i, FuncList::Graph, &plan.graph_functions.iter().rev().collect::<Vec<_>>())?;
         }
         for command in commands {
-            i.add_function_command(&command.pattern).with_context(|| failed_function(command, FuncList::Filter))?;
+            i.add_function_command(&command.pattern).map_err(|e| failed_function(command, FuncList::Filter, e))?;
         }
         Ok(())
     }
@@ -515,20 +515,20 @@ fn rejected(what: &str, path: &std::path::Path, error: &tracefs::Error) -> anyho
     Ok(())
 }
 
-fn failed_function(f: &FuncChoice, list: FuncList) -> String {
-    format!(
-        "Failed to write {} to {}. Perhaps this function is not available for tracing; run: list -f {}",
-        f.pattern,
-        list.file(),
-        f.pattern
-    )
+fn failed_function(f: &FuncChoice, list: FuncList, e: tracefs::Error) -> anyhow::Error {
+    let failed = format!("Failed to write {} to {}", f.pattern, list.file());
+    let text = match e {
+        tracefs::Error::Permission { .. } | tracefs::Error::Lockdown { .. } => failed,
+        _ => format!("{failed}. Perhaps this function is not available for tracing; run: list -f {}", f.pattern),
+    };
+    anyhow::Error::new(e).context(text)
 }
 
 fn set_functions(i: &Instance, list: FuncList, choices: &[&FuncChoice]) -> anyhow::Result<()> {
     let Some(first) = choices.first() else { return Ok(()) };
     let patterns =
         choices.iter().map(|c| FuncPattern::new(&c.pattern, c.module.as_deref())).collect::<Result<Vec<_>, _>>()?;
-    i.set_functions(list, &patterns, false).with_context(|| failed_function(first, list))
+    i.set_functions(list, &patterns, false).map_err(|e| failed_function(first, list, e))
 }
 
 /// `-M`: `-1` is all CPUs; anything else goes to the kernel as typed.

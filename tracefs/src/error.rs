@@ -30,7 +30,7 @@ pub enum Error {
         /// The file or directory.
         path: PathBuf,
         /// The system's error.
-        source: io::Error,
+        errno: io::Error,
     },
     /// The kernel refuses the file to everybody (EPERM): lockdown or a security policy.
     #[error(
@@ -41,7 +41,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The system's error.
-        source: io::Error,
+        errno: io::Error,
     },
     /// The kernel has no such file, so this feature is not built in or the kernel is too old.
     #[error("{path}: this kernel has no such file ({what})")]
@@ -194,9 +194,9 @@ impl Error {
     pub fn io(op: &'static str, path: &Path, source: io::Error) -> Error {
         let path = path.to_path_buf();
         match source.raw_os_error() {
-            Some(libc::EACCES) => Error::Permission { path, source },
-            Some(libc::EPERM) if nix::unistd::geteuid().is_root() => Error::Lockdown { path, source },
-            Some(libc::EPERM) => Error::Permission { path, source },
+            Some(libc::EACCES) => Error::Permission { path, errno: source },
+            Some(libc::EPERM) if nix::unistd::geteuid().is_root() => Error::Lockdown { path, errno: source },
+            Some(libc::EPERM) => Error::Permission { path, errno: source },
             _ => Error::Io { op, path, source },
         }
     }
@@ -204,8 +204,8 @@ impl Error {
     /// The system's error number, when there is one.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Error::Permission { source, .. }
-            | Error::Lockdown { source, .. }
+            Error::Permission { errno: source, .. }
+            | Error::Lockdown { errno: source, .. }
             | Error::Refused { source, .. }
             | Error::Busy { source, .. }
             | Error::Io { source, .. } => source.raw_os_error(),

@@ -6,6 +6,8 @@
 //! lists. Process numbers are shown as `PID`.
 //!
 //! `kernel-state fresh`: no instance, no event, no filter, no trigger, no dynamic event, sizes and options as after a boot.
+//!
+//! `kernel-state immutable FILE...`: nobody can write to the files any more.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -242,12 +244,19 @@ fn fresh() {
     write(top.join("tracing_on"), "1");
 }
 
+/// Sets a file's immutable flag: whoever opens it to write is answered EPERM, root too. tmpfs has it since Linux 6.6.
+fn immutable(path: &Path) {
+    let file = fs::File::open(path).expect("a file that can be read");
+    rustix::fs::ioctl_setflags(&file, rustix::fs::IFlags::IMMUTABLE).expect("a filesystem with inode flags");
+}
+
 fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("dump") => print!("{}", dump()),
         Some("fresh") => fresh(),
+        Some("immutable") => std::env::args().skip(2).for_each(|path| immutable(Path::new(&path))),
         _ => {
-            eprintln!("kernel-state dump | fresh");
+            eprintln!("kernel-state dump | fresh | immutable FILE...");
             std::process::exit(2);
         }
     }
