@@ -222,6 +222,21 @@ fn every_command_on_files_that_once_did_harm() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// Files of which something was once left out without a word.
+#[test]
+fn what_is_left_out_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (name, command, told) in [
+        ("nul-in-kallsyms", "dump --all -i {}", "Kallsyms at byte 4 of what is packed at 0xaa7: its byte 18138 is NUL"),
+        ("chunks-of-nothing", "report -i {}", "buffer \"one\", CPU 0: header of a chunk at 0x8004"),
+        ("too-few-chunks", "report -i {}", "CPU 1: count of chunks at 0x5000: 1 chunks end before the data do"),
+    ] {
+        let file = programs::workspace().join(format!("fixtures/damaged/{name}.dat"));
+        let r = run(programs::tracecmd(), &words(command, &file), dir.path());
+        assert!(r.fault.is_none() && r.status == Some(1) && r.err.contains(told), "{name}: {:?} {}", r.status, r.err);
+    }
+}
+
 /// Longest run of a target on one input. The fuzzer's own limit is 10 s for a build with sanitizers.
 const TARGET_SECONDS: u64 = 5;
 

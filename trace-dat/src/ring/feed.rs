@@ -197,6 +197,11 @@ impl ChunkTable {
         let more =
             if count == 0 { at.saturating_add(8) < self.end } else { (state.chunks.len() as u64) < u64::from(count) };
         if !more {
+            // Sizes that are 4 too small were written once; none was ever too large.
+            if count != 0 && at < self.end {
+                let why = "chunks end before the data do";
+                return Err(Error::BadValue { what: "count of chunks", offset: self.offset, value: count.into(), why });
+            }
             state.done = true;
             return Ok(());
         }
@@ -206,6 +211,9 @@ impl ChunkTable {
         let (packed, unpacked) = (shared.endian.u32([p0, p1, p2, p3]), shared.endian.u32([u0, u1, u2, u3]));
         let offset = at.saturating_add(8);
         source.check("chunk", offset, packed.into())?;
+        if unpacked == 0 {
+            return Err(Error::BadValue { what: "header of a chunk", offset: at, value: 0, why: "is no count of unpacked bytes" });
+        }
         let max = self.subbuf_size.saturating_mul(16).max(CHUNK_MAX);
         if unpacked as usize > max {
             let why = "unpacked bytes are more than a chunk has";

@@ -256,12 +256,15 @@ impl Walk {
                 Step::TimeStamp { delta }
             }
             _ => {
+                // The kernel leaves the rest empty only where no record fits; what it discards, and fills up with, says how long it is.
                 if delta == 0 {
-                    return self.rest_is_empty();
+                    return Step::Bad("it is empty, but more is there");
                 }
-                // Padding that claims more than there is ends the sub-buffer.
                 let len = (second as usize).saturating_add(3) & !3;
-                self.pos = if len > room - 4 { self.end } else { self.pos + 4 + len };
+                if len > room - 4 {
+                    return Step::Bad("it is padding that reaches past the end of the data");
+                }
+                self.pos += 4 + len;
                 self.ts = self.ts.wrapping_add(delta);
                 Step::Padding { delta }
             }
@@ -383,9 +386,7 @@ mod tests {
                     h(2, 0),
                     1,
                     2, // event of 8 bytes
-                    h(29, 0),
-                    0,
-                    0, // rest is empty
+                    h(29, 0), // rest is empty
                 ],
             );
             let items: Vec<_> = layout.items(&d, 0).unwrap().map(|i| i.unwrap()).collect();
@@ -428,6 +429,15 @@ mod tests {
         let mut d = subbuf(Endian::Little, 0, 0, &[1, 0, 28, 0]);
         let last = LE64.items(&d, 0x1000).unwrap().last().unwrap().unwrap_err();
         assert_eq!(last.to_string(), "record at 0x18 of the sub-buffer at 0x1000: it reaches past the end of the data");
+        // Padding, where records may follow: without a length, and with one that reaches too far.
+        for (words, why) in [
+            (&[1, 0, 29, 8, 0, 1, 0][..], "it is empty, but more is there"),
+            (&[1, 0, 29 | 1 << 5, 17, 0, 0, 0], "it is padding that reaches past the end of the data"),
+        ] {
+            let d = subbuf(Endian::Little, 0, 0, words);
+            let last = LE64.items(&d, 0x1000).unwrap().last().unwrap().unwrap_err();
+            assert_eq!(last.to_string(), format!("record at 0x18 of the sub-buffer at 0x1000: {why}"));
+        }
         d[8..16].copy_from_slice(&17u64.to_le_bytes());
         assert!(matches!(LE64.header(&d, 0), Err(Error::Commit { commit: 17, room: 16, .. })));
         assert!(matches!(LE64.header(&d[..15], 0), Err(Error::Truncated { .. })));

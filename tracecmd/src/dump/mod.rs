@@ -4,7 +4,10 @@ mod option;
 mod v6;
 mod v7;
 
-use std::{io::Write, path::Path};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
 use trace_dat::{Endian, cursor::Cursor, read::header::Header, source::Source};
 
@@ -75,11 +78,50 @@ impl Parts {
     }
 }
 
+/// So many shortened texts are named; further ones are only counted.
+const CUT_TOLD: usize = 20;
+
+/// Where the text goes, and what was left out of it.
+struct Out<'a> {
+    to: &'a mut dyn Write,
+    /// The section whose unpacked bytes are shown now.
+    unpacked: Option<u64>,
+    /// Texts of which only a part was shown.
+    cut: Vec<String>,
+}
+
+impl Write for Out<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.to.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
 /// Writes the chosen parts of a file.
 ///
 /// # Errors
-/// At the first damage; what precedes it has been written.
+/// At the first damage, when what precedes it has been written; at the end when a text was cut short by a NUL in it.
 pub fn dump(source: &Source, path: &Path, parts: Parts, out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut out = Out { to: out, unpacked: None, cut: Vec::new() };
+    let result = everything(source, path, parts, &mut out);
+    if out.cut.is_empty() {
+        return result;
+    }
+    if let Err(e) = result {
+        out.cut.push(format!("{e:#}"));
+    }
+    let more = out.cut.len().saturating_sub(CUT_TOLD);
+    out.cut.truncate(CUT_TOLD);
+    if more > 0 {
+        out.cut.push(format!("and {more} more"));
+    }
+    anyhow::bail!("{}", out.cut.join("\n"))
+}
+
+fn everything(source: &Source, path: &Path, parts: Parts, out: &mut Out<'_>) -> anyhow::Result<()> {
     if parts.summary {
         write!(out, "\n Tracing meta data in file {}:\n\t[Initial format]\n", path.display())?;
     }
@@ -104,30 +146,41 @@ pub fn dump(source: &Source, path: &Path, parts: Parts, out: &mut dyn Write) -> 
     }
 }
 
-/// Writes a text up to its first NUL, and a newline.
-fn text(out: &mut dyn Write, bytes: &[u8]) -> std::io::Result<()> {
-    out.write_all(bytes.split(|b| *b == 0).next().unwrap_or_default())?;
+/// Writes the text at `offset` of a file, up to its first NUL, and a newline. What comes after the NUL is left out, which is noted.
+fn text(out: &mut Out<'_>, bytes: &[u8], what: &str, offset: u64) -> io::Result<()> {
+    let shown = bytes.split(|b| *b == 0).next().unwrap_or_default();
+    let rest = bytes.get(shown.len()..).unwrap_or_default();
+    if rest.iter().any(|b| *b != 0) {
+        let place = match out.unpacked {
+            Some(section) => format!("byte {} of what is packed at {section:#x}", offset.saturating_sub(section)),
+            None => format!("{offset:#x}"),
+        };
+        let (at, left) = (shown.len(), rest.len() - 1);
+        out.cut.push(format!("{what} at {place}: its byte {at} is NUL; left out: {left} bytes behind it"));
+    }
+    out.write_all(shown)?;
     out.write_all(b"\n")
 }
 
 /// `header_page` and `header_event`.
-fn headers(c: &mut Cursor<'_>, parts: Parts, out: &mut dyn Write) -> anyhow::Result<()> {
+fn headers(c: &mut Cursor<'_>, parts: Parts, out: &mut Out<'_>) -> anyhow::Result<()> {
     for (title, shown) in [("page", parts.head_page), ("event", parts.head_event)] {
         c.cstr("name of a header text")?;
         let size = c.u64("size of a header text")?;
+        let at = c.offset();
         let content = c.bytes("header text", size)?;
         if shown || parts.summary {
             writeln!(out, "\t[Header {title}, {size} bytes]")?;
         }
         if shown {
-            text(out, content)?;
+            text(out, content, "header text", at)?;
         }
     }
     Ok(())
 }
 
 /// Formats of the system `ftrace`.
-fn ftrace_events(c: &mut Cursor<'_>, parts: Parts, out: &mut dyn Write) -> anyhow::Result<()> {
+fn ftrace_events(c: &mut Cursor<'_>, parts: Parts, out: &mut Out<'_>) -> anyhow::Result<()> {
     let count = c.u32("count of event formats")?;
     if parts.ftrace_events || parts.summary {
         writeln!(out, "\t[Ftrace format, {count} events]")?;
@@ -136,7 +189,7 @@ fn ftrace_events(c: &mut Cursor<'_>, parts: Parts, out: &mut dyn Write) -> anyho
 }
 
 /// Formats of the other systems.
-fn events(c: &mut Cursor<'_>, parts: Parts, out: &mut dyn Write) -> anyhow::Result<()> {
+fn events(c: &mut Cursor<'_>, parts: Parts, out: &mut Out<'_>) -> anyhow::Result<()> {
     let systems = c.u32("count of event systems")?;
     if parts.events || parts.systems || parts.summary {
         writeln!(out, "\t[Events format, {systems} systems]")?;
@@ -154,12 +207,13 @@ fn events(c: &mut Cursor<'_>, parts: Parts, out: &mut dyn Write) -> anyhow::Resu
     Ok(())
 }
 
-fn formats(c: &mut Cursor<'_>, count: u32, shown: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+fn formats(c: &mut Cursor<'_>, count: u32, shown: bool, out: &mut Out<'_>) -> anyhow::Result<()> {
     for _ in 0..count {
         let size = c.u64("size of an event format")?;
+        let at = c.offset();
         let content = c.bytes("event format", size)?;
         if shown {
-            text(out, content)?;
+            text(out, content, "event format", at)?;
         }
     }
     Ok(())
@@ -171,15 +225,16 @@ fn sized(
     (title, width): (&'static str, usize),
     shown: bool,
     summary: bool,
-    out: &mut dyn Write,
+    out: &mut Out<'_>,
 ) -> anyhow::Result<()> {
     let size = if width == 4 { c.u32(title)?.into() } else { c.u64(title)? };
     if shown || summary {
         writeln!(out, "\t[{title}, {size} bytes]")?;
     }
+    let at = c.offset();
     let content = c.bytes(title, size)?;
     if shown {
-        text(out, content)?;
+        text(out, content, title, at)?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use trace_dat::{
     read::option::{RawOption, TypedOption, id},
 };
 
-use super::{Parts, text};
+use super::{Out, Parts, text};
 
 /// Writes an option that is no buffer and no section; `false` when its number is unknown.
 pub(super) fn option(
@@ -16,7 +16,7 @@ pub(super) fn option(
     endian: Endian,
     version: u32,
     parts: Parts,
-    out: &mut dyn Write,
+    out: &mut Out<'_>,
 ) -> anyhow::Result<bool> {
     let size = o.data.len();
     let title = match o.id {
@@ -27,7 +27,7 @@ pub(super) fn option(
                 writeln!(out, "\t\t[Option TRACECLOCK, {size} bytes]")?;
             }
             if parts.options || parts.clock {
-                content(out, &o.data)?;
+                content(out, o)?;
             }
             return Ok(true);
         }
@@ -83,18 +83,18 @@ pub(super) fn option(
             }
             _ => {}
         },
-        _ => content(out, &o.data)?,
+        _ => content(out, o)?,
     }
     Ok(true)
 }
 
 /// The text of an option; an empty one has not even a newline.
-fn content(out: &mut dyn Write, data: &[u8]) -> std::io::Result<()> {
-    if data.is_empty() { Ok(()) } else { text(out, data) }
+fn content(out: &mut Out<'_>, o: &RawOption) -> std::io::Result<()> {
+    if o.data.is_empty() { Ok(()) } else { text(out, &o.data, "option", o.offset) }
 }
 
 /// The line of an option that nobody knows.
-pub(super) fn unknown(o: &RawOption, parts: Parts, out: &mut dyn Write) -> std::io::Result<()> {
+pub(super) fn unknown(o: &RawOption, parts: Parts, out: &mut Out<'_>) -> std::io::Result<()> {
     if parts.options {
         writeln!(out, " {} {}\t[Unknown option, size - skipping]", o.id, o.data.len())?;
     }

@@ -12,9 +12,9 @@ use trace_dat::{
     source::Source,
 };
 
-use super::{Parts, events, ftrace_events, headers, option, sized};
+use super::{Out, Parts, events, ftrace_events, headers, option, sized};
 
-pub(super) fn dump(source: &Source, header: &Header, parts: Parts, out: &mut dyn Write) -> anyhow::Result<()> {
+pub(super) fn dump(source: &Source, header: &Header, parts: Parts, out: &mut Out<'_>) -> anyhow::Result<()> {
     let mut f = FileCursor::new(source, header.end, header.endian);
     let endian = header.endian;
 
@@ -93,7 +93,7 @@ fn skip_formats(f: &mut FileCursor<'_>) -> trace_dat::Result<()> {
     Ok(())
 }
 
-fn options(f: &mut FileCursor<'_>, header: &Header, parts: Parts, out: &mut dyn Write) -> anyhow::Result<()> {
+fn options(f: &mut FileCursor<'_>, header: &Header, parts: Parts, out: &mut Out<'_>) -> anyhow::Result<()> {
     let mut count = 0;
     loop {
         let id = f.u16("option")?;
@@ -117,7 +117,7 @@ fn options(f: &mut FileCursor<'_>, header: &Header, parts: Parts, out: &mut dyn 
     Ok(())
 }
 
-fn buffer(o: &RawOption, header: &Header, parts: Parts, out: &mut dyn Write) -> anyhow::Result<()> {
+fn buffer(o: &RawOption, header: &Header, parts: Parts, out: &mut Out<'_>) -> anyhow::Result<()> {
     if !parts.options && !parts.flyrecord {
         return Ok(());
     }
@@ -130,7 +130,7 @@ fn buffer(o: &RawOption, header: &Header, parts: Parts, out: &mut dyn Write) -> 
     Ok(())
 }
 
-fn flyrecord(f: &mut FileCursor<'_>, cpus: u32, parts: Parts, out: &mut dyn Write) -> anyhow::Result<()> {
+fn flyrecord(f: &mut FileCursor<'_>, cpus: u32, parts: Parts, out: &mut Out<'_>) -> anyhow::Result<()> {
     if parts.flyrecord || parts.summary {
         writeln!(out, "\t[Flyrecord tracing data]")?;
     }
@@ -149,9 +149,9 @@ fn flyrecord(f: &mut FileCursor<'_>, cpus: u32, parts: Parts, out: &mut dyn Writ
     // Files from before 2.0 have no clock here: what follows is padding.
     let size = f.u64("size of the clock").unwrap_or(0);
     let rest = f.source().len().saturating_sub(f.offset());
-    let mut clock = Vec::new();
+    let (mut clock, at) = (Vec::new(), f.offset());
     if size > 0 && size <= rest.min(1 << 20) {
-        let at = f.skip("clock", size)?;
+        f.skip("clock", size)?;
         clock = f.source().read_vec("clock", at, size)?;
     }
     if clock.first() != Some(&b'[') {
@@ -159,7 +159,7 @@ fn flyrecord(f: &mut FileCursor<'_>, cpus: u32, parts: Parts, out: &mut dyn Writ
     }
     if shown {
         out.write_all(b"\t\t")?;
-        super::text(out, &clock)?;
+        super::text(out, &clock, "clock", at)?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use trace_dat::{
     source::Source,
 };
 
-use super::{Parts, events, ftrace_events, headers, option, sized};
+use super::{Out, Parts, events, ftrace_events, headers, option, sized};
 
 struct Dump<'a> {
     source: &'a Source,
@@ -23,7 +23,7 @@ struct Dump<'a> {
     parts: Parts,
 }
 
-pub(super) fn dump(source: &Source, header: &Header, parts: Parts, out: &mut dyn Write) -> anyhow::Result<()> {
+pub(super) fn dump(source: &Source, header: &Header, parts: Parts, out: &mut Out<'_>) -> anyhow::Result<()> {
     let mut d = Dump { source, header, strings: Vec::new(), parts };
     let sections = d.sections(out)?;
     if parts.sections {
@@ -43,7 +43,7 @@ pub(super) fn dump(source: &Source, header: &Header, parts: Parts, out: &mut dyn
 
 impl Dump<'_> {
     /// Walks the sections one behind the other and gathers their names.
-    fn sections(&mut self, out: &mut dyn Write) -> anyhow::Result<Vec<Section>> {
+    fn sections(&mut self, out: &mut Out<'_>) -> anyhow::Result<Vec<Section>> {
         let (mut at, mut sections) = (self.header.end, Vec::new());
         while at < self.source.len() {
             let s = Section::read(self.source, self.header.endian, at)?;
@@ -76,7 +76,7 @@ impl Dump<'_> {
         String::from_utf8_lossy(rest.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
     }
 
-    fn section_line(&self, s: &Section, out: &mut dyn Write) -> anyhow::Result<()> {
+    fn section_line(&self, s: &Section, out: &mut Out<'_>) -> anyhow::Result<()> {
         let name = self.name(s);
         if !(matches!(s.id, id::OPTIONS | id::BUFFER | 15..=23 | 25)) {
             write!(out, "Unknown section id {}: {name}", s.id)?;
@@ -96,7 +96,7 @@ impl Dump<'_> {
     }
 
     /// The line over the content of a section.
-    fn title(&self, s: &Section, out: &mut dyn Write) -> anyhow::Result<()> {
+    fn title(&self, s: &Section, out: &mut Out<'_>) -> anyhow::Result<()> {
         writeln!(
             out,
             "\t[Section {} @ {}: \"{}\", flags 0x{:x}, {} bytes]",
@@ -123,7 +123,7 @@ impl Dump<'_> {
     }
 
     /// Follows the chain of options; the sections they point to, in their order.
-    fn options(&self, out: &mut dyn Write) -> anyhow::Result<Vec<Section>> {
+    fn options(&self, out: &mut Out<'_>) -> anyhow::Result<Vec<Section>> {
         let (mut next, mut seen, mut count, mut found) = (self.header.options_offset, HashSet::new(), 0, Vec::new());
         while next != 0 {
             if !seen.insert(next) {
@@ -163,7 +163,7 @@ impl Dump<'_> {
         Ok(found)
     }
 
-    fn option(&self, o: &RawOption, found: &mut Vec<Section>, out: &mut dyn Write) -> anyhow::Result<()> {
+    fn option(&self, o: &RawOption, found: &mut Vec<Section>, out: &mut Out<'_>) -> anyhow::Result<()> {
         let title = match o.id {
             id::HEADER_INFO => "HEADERS",
             id::FTRACE_EVENTS => "FTRACE EVENTS",
@@ -192,7 +192,7 @@ impl Dump<'_> {
         Ok(())
     }
 
-    fn buffer(&self, o: &RawOption, out: &mut dyn Write) -> anyhow::Result<()> {
+    fn buffer(&self, o: &RawOption, out: &mut Out<'_>) -> anyhow::Result<()> {
         let (offset, name, clock, data) = match o.typed(self.header.endian, self.header.version)? {
             TypedOption::Buffer(b) => (b.offset, b.name, b.clock, Some((b.page_size, b.cpus))),
             TypedOption::BufferText { offset, name, clock } => (offset, name, clock, None),
@@ -225,7 +225,7 @@ impl Dump<'_> {
         Ok(())
     }
 
-    fn content(&self, s: &Section, out: &mut dyn Write) -> anyhow::Result<()> {
+    fn content(&self, s: &Section, out: &mut Out<'_>) -> anyhow::Result<()> {
         let p = self.parts;
         let shown = match s.id {
             id::HEADER_INFO => p.head_page || p.head_event,
@@ -244,7 +244,9 @@ impl Dump<'_> {
             self.title(s, out)?;
         }
         let data = self.read(s)?;
-        let mut c = Cursor::new(&data, s.offset, self.header.endian);
+        let base = if s.compressed() { s.offset } else { s.data() };
+        out.unpacked = s.compressed().then_some(base);
+        let mut c = Cursor::new(&data, base, self.header.endian);
         match s.id {
             id::HEADER_INFO => headers(&mut c, p, out),
             id::FTRACE_EVENTS => ftrace_events(&mut c, p, out),
@@ -255,6 +257,10 @@ impl Dump<'_> {
             _ => {
                 writeln!(out, "\t[Saved modules]")?;
                 let text = data.split(|b| *b == 0).next().unwrap_or_default();
+                let rest = data.get(text.len()..).unwrap_or_default();
+                if rest.iter().any(|b| *b != 0) {
+                    out.cut.push(format!("modules at {:#x}: a NUL in them; left out: {} bytes behind it", s.offset, rest.len() - 1));
+                }
                 for _ in text.len()..data.len() {
                     out.write_all(b" ")?;
                 }
