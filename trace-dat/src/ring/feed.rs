@@ -212,7 +212,12 @@ impl ChunkTable {
         let offset = at.saturating_add(8);
         source.check("chunk", offset, packed.into())?;
         if unpacked == 0 {
-            return Err(Error::BadValue { what: "header of a chunk", offset: at, value: 0, why: "is no count of unpacked bytes" });
+            return Err(Error::BadValue {
+                what: "header of a chunk",
+                offset: at,
+                value: 0,
+                why: "is no count of unpacked bytes",
+            });
         }
         let max = self.subbuf_size.saturating_mul(16).max(CHUNK_MAX);
         if unpacked as usize > max {

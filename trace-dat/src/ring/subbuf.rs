@@ -385,7 +385,7 @@ mod tests {
                     4, // absolute time: 11 + (4 << 27)
                     h(2, 0),
                     1,
-                    2, // event of 8 bytes
+                    2,        // event of 8 bytes
                     h(29, 0), // rest is empty
                 ],
             );

@@ -259,7 +259,11 @@ impl Dump<'_> {
                 let text = data.split(|b| *b == 0).next().unwrap_or_default();
                 let rest = data.get(text.len()..).unwrap_or_default();
                 if rest.iter().any(|b| *b != 0) {
-                    out.cut.push(format!("modules at {:#x}: a NUL in them; left out: {} bytes behind it", s.offset, rest.len() - 1));
+                    out.cut.push(format!(
+                        "modules at {:#x}: a NUL in them; left out: {} bytes behind it",
+                        s.offset,
+                        rest.len() - 1
+                    ));
                 }
                 for _ in text.len()..data.len() {
                     out.write_all(b" ")?;
