@@ -62,21 +62,26 @@ fn an_empty_clock_and_unknown_options() {
     }
 }
 
-/// Padding that says it is longer than the sub-buffer ends it; the next one is read.
+/// What fills a sub-buffer up may say that it is longer than that. With the delta of a discarded record it is damage.
+/// The next sub-buffer is read in both cases.
 #[test]
 fn padding_longer_than_the_sub_buffer() {
     let form = PLAIN;
-    let mut first = form.subbufs(&records(10, 1000, 500, 1));
     let second = form.subbufs(&records(10, 100_000, 500, 2));
-    let commit = u64::from_le_bytes(first[8..16].try_into().unwrap()) as usize;
-    let end = 16 + commit;
-    first[end..end + 4].copy_from_slice(&(29u32 | 5 << 5).to_le_bytes()); // padding, 5 ns
-    first[end + 4..end + 8].copy_from_slice(&100_000u32.to_le_bytes()); // its length
-    first[8..16].copy_from_slice(&(commit as u64 + 8).to_le_bytes());
-    first.extend(second);
-    let file = open(form.file_of(&[first], &[]));
-    assert_eq!(count(&file), 20);
-    assert_eq!(warnings(&file), Vec::<String>::new());
+    for (delta, told) in [(1, None), (5, Some("it is padding that reaches past the end of the data"))] {
+        let mut first = form.subbufs(&records(10, 1000, 500, 1));
+        let commit = u64::from_le_bytes(first[8..16].try_into().unwrap()) as usize;
+        let end = 16 + commit;
+        first[end..end + 4].copy_from_slice(&(29u32 | delta << 5).to_le_bytes());
+        first[end + 4..end + 8].copy_from_slice(&100_000u32.to_le_bytes()); // its length
+        first[8..16].copy_from_slice(&(commit as u64 + 8).to_le_bytes());
+        first.extend_from_slice(&second);
+        let file = open(form.file_of(&[first], &[]));
+        assert_eq!(count(&file), 20);
+        let warnings = warnings(&file);
+        assert_eq!(warnings.len(), usize::from(told.is_some()), "{warnings:?}");
+        assert!(told.is_none_or(|t| warnings[0].contains(t)), "{warnings:?}");
+    }
 }
 
 /// Empty sub-buffers between filled ones are holes, at the end they only fill up.
