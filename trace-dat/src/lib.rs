@@ -5,11 +5,13 @@
 //!
 //! Records of all CPUs in the order of time:
 //!
-//! ```no_run
+//! ```
 //! use trace_dat::TraceFile;
 //!
 //! # fn main() -> trace_dat::Result<()> {
-//! let file = TraceFile::open("trace.dat")?;
+//! let path = "trace.dat";
+//! # let path = "../fixtures/x86_64-7.2-syscalls.dat";
+//! let file = TraceFile::open(path)?;
 //! let decoder = file.decoder();
 //! let mut records = file.records(&file.time_map(true));
 //! while let Some(r) = records.next() {

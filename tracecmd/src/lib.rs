@@ -1,4 +1,14 @@
-//! The program's parts, so that tests can reach them.
+//! The program's parts, so that tests can reach them. [`cli::run`] is the program: words in, text out, status back.
+//!
+//! ```
+//! # fn main() -> anyhow::Result<()> {
+//! let words = ["report", "--head", "3", "-i", "trace.dat"];
+//! # let words = words.map(|w| if w == "trace.dat" { "../fixtures/x86_64-7.2-syscalls.dat" } else { w });
+//! let status = tracecmd::cli::run("tracecmd", &words.map(Into::into))?;
+//! assert_eq!(status, std::process::ExitCode::SUCCESS);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod child;
 pub mod cli;

@@ -5,6 +5,31 @@
 //! Feature questions are answered from the kernel's own files, never from its version.
 //!
 //! With a [`Journal`] each write is noted first and can be undone, also by another process after a crash.
+//!
+//! ```
+//! use tracefs::{EventTarget, TraceFs};
+//!
+//! /// How often the scheduler switched on CPU 0 in a tenth of a second.
+//! fn switches() -> tracefs::Result<u64> {
+//!     let fs = TraceFs::find()?; // mounts tracefs where it is not
+//!     let buffer = fs.create_instance("switches")?; // a ring buffer of our own
+//!     let event = EventTarget::Event("sched".into(), "sched_switch".into());
+//!     buffer.enable(&event, true)?;
+//!     std::thread::sleep(std::time::Duration::from_millis(100));
+//!     buffer.enable(&event, false)?;
+//!     let stats = buffer.stats(0)?;
+//!     buffer.remove()?;
+//!     Ok(stats.entries.unwrap_or(0))
+//! }
+//!
+//! match switches() {
+//!     Ok(n) => println!("{n} switches"),
+//!     Err(e) => println!("{e}"), // names the file and says what to do: "... run as root, or ..."
+//! }
+//! ```
+//!
+//! What is not said to be younger is there since Linux 2.6.31: tracers, options, events with filters, `trace_pipe` and raw data per
+//! CPU. Each type says which kernel brought its file; a file that is missing is [`Error::Unsupported`], which says it too.
 
 #![deny(unsafe_code)]
 
