@@ -9,8 +9,9 @@
 //! `tracefs-live` (the live tests of the crate) and `unit-list` (the scenarios of trace-cmd's own unit tests) are there as commands.
 //!
 //! Names of scenarios and kernels in the environment variables `TRACECMD_SCENARIOS` and `TRACECMD_KERNELS` (words) restrict
-//! the run; `TRACECMD_KILLS=30` kills that many recordings by each signal; what a guest left can be kept with `TRACECMD_GUEST_OUT=DIR`. `TRACECMD_SCENARIO_DIR=candidates` runs the scenarios of
-//! `tests/guest/candidates` instead: those that have not yet passed on every kernel.
+//! the run; `TRACECMD_KILLS=30` kills that many recordings by each signal; `TRACECMD_GUEST_CPUS=4` and `TRACECMD_GUEST_LIMIT=SECONDS`
+//! change the guest; what it left can be kept with `TRACECMD_GUEST_OUT=DIR`. `TRACECMD_SCENARIO_DIR=remote` runs the scenarios of
+//! `tests/guest/remote` instead: all pairings of client, listener, protocol, carrier and tracer.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -312,9 +312,21 @@ fn spools_make_the_same_file() {
             spooled.cpu(0, cpu as u32).unwrap();
             spooled.spooled(s.finish().unwrap()).unwrap();
         }
+        // What the spool did not come to follows it.
+        let mut partly = new();
+        for (cpu, data) in [(0, &a), (1, &b)] {
+            let mut spool = Spool::new(Cursor::new(Vec::new()), codec, Endian::Big, 4096);
+            spool.sub_buffers(&data[..20 * 4096]).unwrap();
+            partly.cpu(0, cpu).unwrap();
+            partly.spooled(spool.finish().unwrap()).unwrap();
+            partly.sub_buffers(&data[20 * 4096..]).unwrap();
+        }
+        let partly = partly.finish().unwrap();
         let (want, have) = (direct.finish().unwrap(), spooled.finish().unwrap());
-        assert_eq!(want.1, have.1);
-        assert!(want.0.get_ref() == have.0.get_ref());
+        for have in [have, partly] {
+            assert_eq!(want.1, have.1);
+            assert!(want.0.get_ref() == have.0.get_ref());
+        }
         let mut other = new();
         other.cpu(0, 0).unwrap();
         let spool = Spool::new(Cursor::new(Vec::new()), codec, Endian::Little, 4096);

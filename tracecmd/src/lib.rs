@@ -17,6 +17,7 @@ pub mod date;
 pub mod dump;
 pub mod export;
 pub mod files;
+pub mod follower;
 pub mod live;
 pub mod log;
 pub mod net;

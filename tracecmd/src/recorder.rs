@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use tracefs::{CpuReader, Instance, StopHandle, Wait};
 
+use crate::follower::Ahead;
 use crate::sys;
 
 /// How recorders work.
@@ -43,6 +44,8 @@ pub struct Raw {
     pub bytes: u64,
     /// Why the recorder could not bring all of the kernel's data into the file.
     pub failure: Option<anyhow::Error>,
+    /// The start of the data, packed while the recording went on.
+    pub ahead: Option<Ahead>,
     file: File,
     /// With `-m`: the older half, whose data comes first; it has no name any more.
     older: Option<File>,
@@ -51,17 +54,22 @@ pub struct Raw {
 impl Raw {
     /// A file that holds `bytes` bytes of whole sub-buffers.
     pub fn of(path: PathBuf, cpu: u32, bytes: u64, file: File) -> Raw {
-        Raw { path, cpu, bytes, failure: None, file, older: None }
+        Raw { path, cpu, bytes, failure: None, ahead: None, file, older: None }
     }
 
-    /// Hands out the data in order, in pieces of at most `size` bytes.
+    /// Hands out the data in order, in pieces of at most `size` bytes, without the first `skip` bytes (none with `-m`).
     ///
     /// # Errors
     /// The files cannot be read, or what `each` reports.
-    pub fn for_each(&mut self, size: usize, mut each: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    pub fn for_each(
+        &mut self,
+        skip: u64,
+        size: usize,
+        mut each: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let mut buf = vec![0; size];
         for file in self.older.iter_mut().chain([&mut self.file]) {
-            file.seek(SeekFrom::Start(0)).with_context(|| format!("cannot read {}", self.path.display()))?;
+            file.seek(SeekFrom::Start(skip)).with_context(|| format!("cannot read {}", self.path.display()))?;
             loop {
                 let mut have = 0;
                 while have < buf.len() {
@@ -117,6 +125,13 @@ fn create(path: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("cannot create {}", path.display()))
 }
 
+/// A file that nobody else sees, gone with its last descriptor; `path` is its name for a moment.
+pub(crate) fn create_unnamed(path: &Path) -> anyhow::Result<File> {
+    let file = create(path)?;
+    std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+    Ok(file)
+}
+
 impl Sink {
     fn new(path: &Path, max: Option<u64>, subbuf: u64) -> anyhow::Result<Sink> {
         let file = create(path)?;
@@ -124,8 +139,7 @@ impl Sink {
         if let Some(max) = max {
             let mut second = path.as_os_str().to_owned();
             second.push(".1");
-            sink.other = Some(create(Path::new(&second))?);
-            std::fs::remove_file(&second).with_context(|| format!("cannot remove {}", Path::new(&second).display()))?;
+            sink.other = Some(create_unnamed(Path::new(&second))?);
             sink.half = (max / 2 / subbuf).max(1) * subbuf;
         }
         Ok(sink)
@@ -151,7 +165,7 @@ impl Sink {
             let _ = self.file.set_len(self.in_file);
         }
         let bytes = self.in_file + self.in_other;
-        Raw { path: self.path, cpu, bytes, failure, file: self.file, older: self.other }
+        Raw { path: self.path, cpu, bytes, failure, ahead: None, file: self.file, older: self.other }
     }
 }
 
@@ -358,7 +372,7 @@ mod tests {
         let mut raw = sink.finish(0, None);
         assert_eq!(raw.bytes, 3 * 4096);
         let mut seen = Vec::new();
-        raw.for_each(4096, |b| {
+        raw.for_each(0, 4096, |b| {
             assert_eq!(b.len(), 4096);
             seen.push(b[0]);
             Ok(())

@@ -45,11 +45,11 @@ pub fn set_idle_priority() {
     unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) };
 }
 
-/// Gives the calling thread an ordinary priority again. A refusal is no matter.
-pub fn set_normal_priority() {
+/// Gives a thread an ordinary priority again. A refusal is no matter.
+pub fn set_normal_priority(tid: i32) {
     let param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: `param` is valid for the call; thread 0 is the caller.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &param) };
+    // SAFETY: `param` is valid for the call.
+    unsafe { libc::sched_setscheduler(tid, libc::SCHED_OTHER, &param) };
 }
 
 /// A statically linked program must not load the system's name service modules: they need the very libc that they were built with.

@@ -278,8 +278,14 @@ pub fn write(
                 continue;
             }
             writer.cpu(at + shift, raw.cpu)?;
+            let mut done = 0;
+            if let Some(ahead) = raw.ahead.take() {
+                done = ahead.unpacked();
+                writer.spooled(ahead)?;
+                progress.add(done);
+            }
             let piece = f.subbuf.max(1) * (1usize << 20).div_ceil(f.subbuf.max(1));
-            raw.for_each(piece, |bytes| {
+            raw.for_each(done, piece, |bytes| {
                 writer.sub_buffers(bytes)?;
                 progress.add(bytes.len() as u64);
                 Ok(())

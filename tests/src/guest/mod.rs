@@ -48,8 +48,10 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let seconds = std::env::var("TRACECMD_GUEST_LIMIT").ok().and_then(|s| s.parse().ok()).unwrap_or(900);
-        Self { cpus: 2, memory_mb: 1536, limit: Duration::from_secs(seconds), network: false }
+        let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse().ok());
+        let seconds = number("TRACECMD_GUEST_LIMIT").unwrap_or(900);
+        let cpus = number("TRACECMD_GUEST_CPUS").unwrap_or(2) as u32;
+        Self { cpus, memory_mb: 1536, limit: Duration::from_secs(seconds), network: false }
     }
 }
 

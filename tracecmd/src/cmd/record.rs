@@ -1,5 +1,6 @@
 //! `record`: configure the kernel, run a command (or wait for Ctrl-C), and put what was traced into a file.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,10 +10,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{ArgMatches, Command};
+use trace_dat::compress::Codec;
 
 use crate::child::{self, Held};
 use crate::cli::{self, Ctx};
 use crate::cmd::{extract, record_options};
+use crate::follower::Follower;
 use crate::net::guest;
 use crate::plan::{Plan, Verb};
 use crate::procmap::Watcher;
@@ -310,6 +313,8 @@ fn wait_without_command(
 pub struct Recorders {
     /// By buffer, then by CPU.
     list: Vec<Vec<Recorder>>,
+    /// Packs what they have written.
+    follower: Option<Follower>,
     /// Files that are removed when this is dropped: nothing was recorded yet.
     paths: Vec<PathBuf>,
     /// What the kernel says of its events, for whoever finds the raw data of a recording that did not end.
@@ -363,26 +368,37 @@ impl Recorders {
             no_splice: plan.no_splice,
             max_bytes: plan.max_kb.map(|kb| kb.saturating_mul(1024)),
         };
+        let codec = tracefile::codec(plan);
+        let mut followed = Vec::new();
         for a in &session.buffers {
             let mut of_buffer = Vec::new();
+            let subbuf = a.instance.subbuf_size()? as u32;
             for cpu in a.instance.cpus()? {
                 let path = recorder::raw_path(output, plan.temp.as_deref(), a.name(), cpu)?;
                 self.paths.push(path.clone());
+                followed.push((path.clone(), subbuf));
                 of_buffer.push(Recorder::start(&a.instance, cpu, &path, &how)?);
             }
             self.list.push(of_buffer);
         }
+        // With -m the files are written over again and again.
+        if codec != Codec::None && plan.max_kb.is_none() {
+            self.follower = Follower::start(&followed, codec)
+                .map_err(|e| log::info!("compression waits for the end of the recording: {e:#}"))
+                .ok();
+        }
         Ok(())
     }
 
-    /// Their threads.
+    /// Their threads, and the one that packs.
     pub fn tids(&self) -> Vec<i32> {
-        self.list.iter().flatten().map(Recorder::tid).collect()
+        self.list.iter().flatten().map(Recorder::tid).chain(self.follower.as_ref().map(Follower::tid)).collect()
     }
 
     /// Asks all to end.
     pub fn stop(&self) {
         self.list.iter().flatten().for_each(Recorder::stop);
+        self.follower.iter().for_each(Follower::stop);
     }
 
     /// Waits for all; the raw data by buffer. What a recorder could not save is told by its [`Raw::failure`].
@@ -393,6 +409,11 @@ impl Recorders {
             data.push(joined.filter_map(|raw| raw.map_err(|e| log::error!("{e:#}")).ok()).collect());
         }
         data.resize_with(session.buffers.len(), Vec::new);
+        let mut ahead: BTreeMap<_, _> = self.follower.take().map(Follower::join).unwrap_or_default().into_iter().collect();
+        for raw in data.iter_mut().flatten() {
+            // An output that failed may have been shortened since.
+            raw.ahead = ahead.remove(&raw.path).filter(|a| a.unpacked() <= raw.bytes);
+        }
         data
     }
 }
@@ -403,6 +424,7 @@ impl Drop for Recorders {
         for r in self.list.drain(..).flatten() {
             let _ = r.join();
         }
+        self.follower.take().map(Follower::join);
         for path in &self.paths {
             let _ = std::fs::remove_file(path);
         }
