@@ -173,6 +173,68 @@ impl Decompressor {
     }
 }
 
+/// Bytes of a piece that [`unpack_pieces`] hands out.
+const PIECE: usize = 256 << 10;
+
+/// Unpacks metadata as [`Decompressor::unpack_vec`] does, but hands it out piece by piece, while a thread unpacks the next ones.
+///
+/// # Errors
+/// As [`Decompressor::unpack_vec`]; some pieces may have been handed out then.
+pub fn unpack_pieces(
+    codec: Codec,
+    offset: u64,
+    packed: &[u8],
+    claimed: u64,
+    each: &mut dyn FnMut(&[u8]),
+) -> Result<()> {
+    let (full, pieces) = crossbeam_channel::bounded::<Vec<u8>>(2);
+    let (back, used) = crossbeam_channel::bounded::<Vec<u8>>(4);
+    let unpack = move || -> Result<()> {
+        let fail = |e: std::io::Error| damaged(offset, codec, e);
+        let mut from: Box<dyn Read> = match codec {
+            Codec::None => Box::new(packed),
+            Codec::Zlib => Box::new(flate2::bufread::ZlibDecoder::new(packed)),
+            Codec::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed).map_err(fail)?),
+        };
+        let mut left = claimed;
+        loop {
+            let mut piece = used.try_recv().unwrap_or_default();
+            piece.clear();
+            piece.reserve(PIECE);
+            let n = from.by_ref().take(left.saturating_add(1).min(PIECE as u64)).read_to_end(&mut piece).map_err(fail)?;
+            left = left.checked_sub(n as u64).ok_or_else(|| damaged(offset, codec, "larger than it says"))?;
+            if n == 0 || full.send(piece).is_err() {
+                return Ok(());
+            }
+        }
+    };
+    let whole = |each: &mut dyn FnMut(&[u8])| {
+        each(&Decompressor::new().unpack_vec(codec, offset, packed, claimed)?);
+        Ok(())
+    };
+    // A thread is not worth it for less, and a claim that is too large is an error.
+    if codec == Codec::None || claimed < 4 * PIECE as u64 || claimed > METADATA_MAX {
+        return whole(each);
+    }
+    std::thread::scope(|scope| {
+        let (failed, failure) = crossbeam_channel::bounded(1);
+        let thread = std::thread::Builder::new().name("unpacker".into());
+        let run = move || {
+            if let Err(e) = unpack() {
+                let _ = failed.send(e);
+            }
+        };
+        if thread.spawn_scoped(scope, run).is_err() {
+            return whole(each);
+        }
+        for piece in pieces {
+            each(&piece);
+            let _ = back.try_send(piece);
+        }
+        failure.try_recv().map_or(Ok(()), Err)
+    })
+}
+
 /// Packs chunks.
 pub struct Compressor {
     codec: Codec,

@@ -1,15 +1,15 @@
 //! Kernel symbols: address to name.
 //!
 //! The text is that of `/proc/kallsyms`: address in hex, a type letter, the name, and for a module's symbol a tab and
-//! `[module]`. It has several megabytes on a usual kernel, so it is kept as it is; only sorted addresses and the places
-//! of the names are stored beside it, and an index by name is made when something asks by name.
+//! `[module]`. It has several megabytes on a usual kernel, so it is read piece by piece, while another thread unpacks the next
+//! one, and only the names are kept, with sorted addresses beside them. An index by name is made when something asks by name.
 
 use std::sync::{
     OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::{Result, short::push_start};
+use crate::{Result, lazy::PieceReader, short::push_start};
 
 /// A symbol of the kernel or of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,21 +22,22 @@ pub struct Symbol<'a> {
     pub module: Option<&'a [u8]>,
 }
 
-/// Where the name of a symbol lies in the text.
+/// Where the name of a symbol lies among the names.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     /// First byte of the name.
     start: u32,
     /// Bytes of the name.
     len: u16,
-    /// Bytes from the end of the name to the module's name, 0 for none.
+    /// Bytes of the module's name, which follows; 0 for none.
     module: u16,
 }
 
 /// The symbols by address.
 #[derive(Debug, Default)]
 struct Table {
-    text: Vec<u8>,
+    /// Names without anything between them, and some bytes behind the last one.
+    names: Vec<u8>,
     addrs: Vec<u64>,
     places: Vec<Place>,
     found: Found,
@@ -45,7 +46,7 @@ struct Table {
 /// The name of a symbol.
 #[derive(Clone, Copy, Debug)]
 pub struct Name<'a> {
-    /// Its name and all that follows it in the text.
+    /// Its name and all that follows it.
     text: &'a [u8],
     len: usize,
 }
@@ -138,12 +139,11 @@ impl FoundName {
 /// libtraceevent does. Of several symbols at one address the reference's choice is followed: whichever its binary
 /// search meets first, in a table where later lines stand before earlier ones.
 pub struct Kallsyms {
-    load: Box<dyn Fn() -> Result<Vec<u8>> + Send + Sync>,
+    load: PieceReader,
     /// More symbols given by the user, behind those of the file.
     extra: Vec<u8>,
     table: OnceLock<Table>,
     by_name: OnceLock<Vec<(u32, u32)>>,
-    nul: OnceLock<bool>,
 }
 
 impl std::fmt::Debug for Kallsyms {
@@ -159,20 +159,18 @@ impl Default for Kallsyms {
 }
 
 impl Kallsyms {
-    /// Symbols of a text that is loaded when the first symbol is asked for. A text that cannot be loaded counts as empty.
-    pub fn new(load: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'static) -> Self {
-        Kallsyms {
-            load: Box::new(load),
-            extra: Vec::new(),
-            table: OnceLock::new(),
-            by_name: OnceLock::new(),
-            nul: OnceLock::new(),
-        }
+    /// Symbols of a text that `load` hands out in pieces when the first symbol is asked for, as [`PieceReader`] says. A text that
+    /// cannot be loaded counts as empty.
+    pub fn new(load: impl Fn(&mut dyn FnMut(&[u8])) -> Result<bool> + Send + Sync + 'static) -> Self {
+        Kallsyms { load: Box::new(load), extra: Vec::new(), table: OnceLock::new(), by_name: OnceLock::new() }
     }
 
     /// Symbols of a text at hand.
     pub fn from_bytes(text: Vec<u8>) -> Self {
-        Kallsyms::new(move || Ok(text.clone()))
+        Kallsyms::new(move |each| {
+            each(&text);
+            Ok(true)
+        })
     }
 
     /// Adds the symbols of another text of the same form (`report --kallsyms`). Has no effect once a symbol was asked for.
@@ -185,17 +183,19 @@ impl Kallsyms {
 
     fn table(&self) -> &Table {
         self.table.get_or_init(|| {
-            let mut text = (self.load)().unwrap_or_else(|e| {
+            let mut lines = Lines::default();
+            let loaded = (self.load)(&mut |piece| lines.piece(piece));
+            let is_good = loaded.unwrap_or_else(|e| {
                 log::warn!("kallsyms: {e}");
-                Vec::new()
+                false
             });
-            if !self.extra.is_empty() {
-                if text.last().is_some_and(|b| *b != b'\n') {
-                    text.push(b'\n');
-                }
-                text.extend_from_slice(&self.extra);
+            if !is_good {
+                lines = Lines::default();
             }
-            Table::parse(text)
+            lines.end();
+            lines.piece(&self.extra);
+            lines.end();
+            lines.table()
         })
     }
 
@@ -207,11 +207,6 @@ impl Kallsyms {
     /// True when there is no symbol.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Whether some name may have a NUL in it, as only a damaged text has.
-    pub fn has_nul(&self) -> bool {
-        *self.nul.get_or_init(|| memchr::memchr(0, &self.table().text).is_some())
     }
 
     /// All symbols sorted by address.
@@ -235,7 +230,7 @@ impl Kallsyms {
             None => self.table(),
         };
         let FoundName { start, len, .. } = table.name_of(addr)?;
-        Some(Name { text: table.text.get(start..)?, len })
+        Some(Name { text: table.names.get(start..)?, len })
     }
 
     /// Where the symbol of this name begins; of several the one with the lowest address.
@@ -263,26 +258,69 @@ fn hash(name: &[u8]) -> u32 {
     name.iter().fold(0x811c_9dc5, |h: u32, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193))
 }
 
-impl Table {
-    fn parse(text: Vec<u8>) -> Table {
-        // Positions are kept in 32 bits: no kernel has 4 GiB of symbols.
-        let scan = text.get(..text.len().min(u32::MAX as usize)).unwrap_or_default();
-        let guess = scan.len() / 40;
-        let mut addrs = Vec::with_capacity(guess);
-        let mut places = Vec::with_capacity(guess);
-        let mut at = 0;
-        while let Some(rest) = scan.get(at..).filter(|r| !r.is_empty()) {
-            let (addr, place, used) = parse_line(rest);
-            if let (Some(addr), Some((start, len, module))) = (addr, place) {
-                addrs.push(addr);
-                places.push(Place { start: (at + start) as u32, len, module });
+/// The symbols while their lines are read.
+#[derive(Default)]
+struct Lines {
+    names: Vec<u8>,
+    addrs: Vec<u64>,
+    places: Vec<Place>,
+    /// The start of a line whose end is in the next piece.
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes the next piece of the text.
+    fn piece(&mut self, mut piece: &[u8]) {
+        if !self.begun.is_empty() {
+            let (first, rest) = piece.split_at(line_len(piece));
+            self.begun.extend_from_slice(first);
+            if first.last() != Some(&b'\n') {
+                return;
             }
-            at += used;
+            self.end();
+            piece = rest;
         }
-        sort_by_address(&mut addrs, &mut places);
-        Table { text, addrs, places, found: Found::new() }
+        let (lines, begun) = piece.split_at(memchr::memrchr(b'\n', piece).map_or(0, |n| n + 1));
+        self.whole(lines);
+        self.begun.extend_from_slice(begun);
     }
 
+    /// The text ends here; so does its last line.
+    fn end(&mut self) {
+        let mut line = std::mem::take(&mut self.begun);
+        self.whole(&line);
+        line.clear();
+        self.begun = line;
+    }
+
+    fn whole(&mut self, mut lines: &[u8]) {
+        while !lines.is_empty() {
+            let (addr, found, used) = parse_line(lines);
+            // Places are kept in 32 bits: no kernel has 4 GiB of names.
+            if let (Some(addr), Some(Words { start, len, module })) = (addr, found)
+                && let Ok(place) = u32::try_from(self.names.len())
+            {
+                push_start::<32>(&mut self.names, lines.get(start..).unwrap_or_default(), len.into());
+                let module = lines.get(module).unwrap_or_default();
+                self.names.extend_from_slice(module);
+                self.addrs.push(addr);
+                self.places.push(Place { start: place, len, module: module.len() as u16 });
+            }
+            lines = lines.get(used..).unwrap_or_default();
+        }
+    }
+
+    fn table(self) -> Table {
+        let Lines { mut names, mut addrs, mut places, .. } = self;
+        // Names are copied with what is behind them.
+        names.extend([0; 32]);
+        names.shrink_to_fit();
+        sort_by_address(&mut addrs, &mut places);
+        Table { names, addrs, places, found: Found::new() }
+    }
+}
+
+impl Table {
     #[inline(always)]
     fn name_of(&self, addr: u64) -> Option<FoundName> {
         self.found.get(addr).or_else(|| self.search_name(addr))
@@ -300,7 +338,7 @@ impl Table {
     fn name(&self, i: usize) -> Option<&[u8]> {
         let p = self.places.get(i)?;
         let start = p.start as usize;
-        self.text.get(start..start + usize::from(p.len))
+        self.names.get(start..start + usize::from(p.len))
     }
 
     fn symbol(&self, i: usize) -> Option<Symbol<'_>> {
@@ -308,10 +346,7 @@ impl Table {
         let end = p.start as usize + usize::from(p.len);
         let module = match p.module {
             0 => None,
-            n => self.text.get(end + usize::from(n)..).map(|m| {
-                let end = m.iter().position(|b| *b <= b' ' || *b == b']').unwrap_or(m.len());
-                m.get(..end).unwrap_or_default()
-            }),
+            n => self.names.get(end..end + usize::from(n)),
         };
         Some(Symbol { addr: *self.addrs.get(i)?, name: self.name(i)?, module })
     }
@@ -335,8 +370,15 @@ impl Table {
     }
 }
 
-/// Start of the name, its length, and bytes from its end to the module's name.
-type NamePlace = (usize, u16, u16);
+/// Where the words of a line lie in it.
+struct Words {
+    /// First byte of the name.
+    start: usize,
+    /// Bytes of the name.
+    len: u16,
+    /// The module's name, at most 65535 bytes; empty for none.
+    module: std::ops::Range<usize>,
+}
 
 /// Bytes before the first blank or control byte, eight at a time.
 #[inline(always)]
@@ -356,9 +398,9 @@ fn word_len(text: &[u8]) -> usize {
     len + rest.iter().position(|b| *b <= b' ').unwrap_or(rest.len())
 }
 
-/// One line at the start of `rest`: address, place of the name, bytes of the whole line.
+/// One line at the start of `rest`: address, places of the words, bytes of the whole line.
 #[inline(always)]
-fn parse_line(rest: &[u8]) -> (Option<u64>, Option<NamePlace>, usize) {
+fn parse_line(rest: &[u8]) -> (Option<u64>, Option<Words>, usize) {
     // The usual shape: 16 digits, blank, letter, blank.
     let head: Option<&[u8; 19]> = rest.first_chunk();
     let (addr, kind, start) = match head.and_then(|h| Some((hex16(h.first_chunk()?)?, h))) {
@@ -371,22 +413,24 @@ fn parse_line(rest: &[u8]) -> (Option<u64>, Option<NamePlace>, usize) {
     let name = rest.get(start..).unwrap_or_default();
     let len = word_len(name);
     let tail = name.get(len..).unwrap_or_default();
-    let mut module = 0;
+    let mut module = 0..0;
     let used = match tail {
         [b'\n', ..] => start + len + 1,
         _ => {
             if let [b'\t', more @ ..] = tail {
                 let skip = more.iter().position(|b| !matches!(b, b' ' | b'\t')).unwrap_or(more.len());
-                if more.get(skip) == Some(&b'[') {
-                    module = u16::try_from(skip + 2).unwrap_or(0);
+                if let Some((b'[', word)) = more.get(skip..).and_then(<[u8]>::split_first) {
+                    let end = word.iter().position(|b| *b <= b' ' || *b == b']').unwrap_or(word.len());
+                    let at = start + len + skip + 2;
+                    module = at..at + end.min(u16::MAX.into());
                 }
             }
             start + len + line_len(tail)
         }
     };
     let keep = !matches!(kind, b'a' | b'A') && len > 0 && name.first() != Some(&b'$');
-    let place = u16::try_from(len).ok().filter(|_| keep).map(|len| (start, len, module));
-    (Some(addr), place, used)
+    let words = u16::try_from(len).ok().filter(|_| keep).map(|len| Words { start, len, module });
+    (Some(addr), words, used)
 }
 
 fn line_len(rest: &[u8]) -> usize {
@@ -515,6 +559,27 @@ mod tests {
         assert_eq!(k.find(0x5000).unwrap().module, None);
         assert_eq!(k.address_of(b"early"), Some(0x4800));
         assert_eq!(k.address_of(b"absym"), None);
+    }
+
+    #[test]
+    fn pieces_of_any_size() {
+        let text = b"1000 T alpha\n0000000000002000 t beta\t[some_module]\n\nbad\n3000 T gamma\t[m]";
+        let all = |k: &Kallsyms| -> Vec<_> {
+            k.iter().map(|s| (s.addr, s.name.to_vec(), s.module.map(<[u8]>::to_vec))).collect()
+        };
+        let want = all(&Kallsyms::from_bytes(text.to_vec()));
+        assert_eq!(want.len(), 3);
+        assert_eq!(want[1], (0x2000, b"beta".to_vec(), Some(b"some_module".to_vec())));
+        for size in 1..text.len() {
+            let mut k = Kallsyms::new(move |each| {
+                text.chunks(size).for_each(&mut *each);
+                Ok(true)
+            });
+            assert_eq!(all(&k), want, "{size}");
+            k = Kallsyms::from_bytes(text[..size].to_vec());
+            k.add_text(&text[size..]);
+            assert!(all(&k).len() >= 2, "{size}");
+        }
     }
 
     #[test]

@@ -7,6 +7,10 @@ use crate::Result;
 /// Reads a text when it is first needed: unpacks a section of a file, or reads a file of the kernel.
 pub type TextReader = Box<dyn Fn() -> Result<Vec<u8>> + Send + Sync>;
 
+/// Reads a text when it is first needed and hands it out in pieces of any size. False: the text is damaged, which was told; the
+/// pieces are not to be used.
+pub type PieceReader = Box<dyn Fn(&mut dyn FnMut(&[u8])) -> Result<bool> + Send + Sync>;
+
 /// A text that may not have been read yet.
 #[derive(Default)]
 pub enum LazyText {
@@ -17,6 +21,8 @@ pub enum LazyText {
     Bytes(Vec<u8>),
     /// It can be read; reading it twice gives the same bytes.
     Read(TextReader),
+    /// As `Read`, for a large text of which not all has to be in memory at a time.
+    Pieces(PieceReader),
 }
 
 impl LazyText {
@@ -34,6 +40,25 @@ impl LazyText {
             LazyText::None => Ok(Cow::Borrowed(&[])),
             LazyText::Bytes(b) => Ok(Cow::Borrowed(b)),
             LazyText::Read(read) => read().map(Cow::Owned),
+            LazyText::Pieces(read) => {
+                let mut text = Vec::new();
+                let is_good = read(&mut |piece| text.extend_from_slice(piece))?;
+                Ok(Cow::Owned(if is_good { text } else { Vec::new() }))
+            }
+        }
+    }
+
+    /// Hands out the text piece by piece, as a [`PieceReader`] does.
+    ///
+    /// # Errors
+    /// Those of the reader; some pieces may have been handed out then.
+    pub fn for_each(&self, each: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        match self {
+            LazyText::Pieces(read) => read(each),
+            _ => {
+                each(&*self.load()?);
+                Ok(true)
+            }
         }
     }
 
@@ -56,7 +81,7 @@ impl std::fmt::Debug for LazyText {
         match self {
             LazyText::None => f.write_str("None"),
             LazyText::Bytes(b) => write!(f, "Bytes({})", b.len()),
-            LazyText::Read(_) => f.write_str("Read"),
+            LazyText::Read(_) | LazyText::Pieces(_) => f.write_str("Read"),
         }
     }
 }

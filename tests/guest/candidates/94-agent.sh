@@ -49,15 +49,27 @@ session() {
   merged=$(ours report -i "$OUT/$name.dat" -i "$OUT/$name-vm.dat" | grep -c 'sched_\|sys_' || true)
   echo "$name: $in_guest marks, $merged lines merged"
   [ "$in_guest" = 10 ] || { cat "$OUT/$name.log" "$OUT/$name.agent"; faults=1; }
+  # Measurements of a busy machine that are seconds apart: the reference's own times overflow then (DIFFERENCES.md).
+  awk '/\[offset \*/ { if (!n++) min = max = $1; if ($1 < min) min = $1; if ($1 > max) max = $1 } END { exit max - min > 1e9 }' \
+    "$OUT/$name-vm.options" || [ $try = 3 ] || return 1
   ours report -i "$OUT/$name.dat" -i "$OUT/$name-vm.dat" > "$OUT/$name.merged.ours" 2> /dev/null || faults=1
   ref report -i "$OUT/$name.dat" -i "$OUT/$name-vm.dat" > "$OUT/$name.merged.ref" 2> /dev/null || true
+  return 0
+}
+
+# Up to three times, where the machine was too busy to measure.
+pairing() {
+  for try in 1 2 3; do
+    session "$@" && return
+    echo "$*: once more"
+  done
 }
 
 marks
 for carrier in vsock tcp; do
-  session ours ours $carrier
-  session ours ref $carrier
-  session ref ours $carrier
-  session ref ref $carrier
+  pairing ours ours $carrier
+  pairing ours ref $carrier
+  pairing ref ours $carrier
+  pairing ref ref $carrier
 done
 exit $faults

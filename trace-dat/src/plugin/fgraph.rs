@@ -206,8 +206,8 @@ impl Entry {
 }
 
 impl EventPrinter for Entry {
-    fn is_free_of_nul(&self, dec: &Decoder) -> bool {
-        self.func.is_some() && !dec.symbols().has_nul()
+    fn is_free_of_nul(&self, _dec: &Decoder) -> bool {
+        self.func.is_some()
     }
 
     fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {

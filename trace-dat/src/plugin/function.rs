@@ -44,8 +44,8 @@ impl Function {
 }
 
 impl EventPrinter for Function {
-    fn is_free_of_nul(&self, dec: &Decoder) -> bool {
-        self.ip.is_some() && self.repeats.is_none() && !dec.symbols().has_nul()
+    fn is_free_of_nul(&self, _dec: &Decoder) -> bool {
+        self.ip.is_some() && self.repeats.is_none()
     }
 
     fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {

@@ -419,6 +419,7 @@ impl TraceFile {
         let mut parts = DecoderParts::new(self.endian(), self.long_size(), self.page_size().into());
         let meta = &self.parsed.meta;
         let warnings = &self.shared.warnings;
+        let place = |part: &Part| Place { offset: Some(part.offset()), ..Place::default() };
         let lazy = |part: &Option<Part>, long: bool, lost: &'static str| match part.clone() {
             None => LazyText::None,
             Some(part) => {
@@ -426,14 +427,19 @@ impl TraceFile {
                 LazyText::read(move || {
                     let text = if long { part.read_sized64() } else { part.read_sized32() };
                     Ok(text.unwrap_or_else(|error| {
-                        let place = Place { offset: Some(part.offset()), ..Place::default() };
-                        warnings.push(place, error, lost);
+                        warnings.push(place(&part), error, lost);
                         Vec::new()
                     }))
                 })
             }
         };
-        parts.kallsyms = lazy(&meta.kallsyms, false, "the kernel's symbols");
+        if let Some(part) = meta.kallsyms.clone() {
+            let warnings = warnings.clone();
+            parts.kallsyms = LazyText::Pieces(Box::new(move |each| {
+                let read = part.for_each_sized32(each);
+                Ok(read.map_err(|error| warnings.push(place(&part), error, "the kernel's symbols")).is_ok())
+            }));
+        }
         parts.printk = lazy(&meta.printk, false, "printk formats");
         parts.cmdlines = lazy(&meta.cmdlines, true, "names of processes");
         parts.btf = match self.btf() {

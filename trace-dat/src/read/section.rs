@@ -2,7 +2,7 @@
 
 use crate::{
     Endian, Error, Result,
-    compress::{Codec, Decompressor, METADATA_MAX},
+    compress::{Codec, Decompressor, METADATA_MAX, unpack_pieces},
     cursor::{Cursor, FileCursor},
     lazy::FormatTexts,
     source::Source,
@@ -212,6 +212,41 @@ impl Part {
     /// As [`Part::read`]. A size that is larger than the content counts as its end.
     pub fn read_sized32(&self) -> Result<Vec<u8>> {
         self.read_sized(4)
+    }
+
+    /// As [`Part::read_sized32`], handed out piece by piece.
+    ///
+    /// # Errors
+    /// As there; some pieces may have been handed out then.
+    pub fn for_each_sized32(&self, each: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let (Some(codec), false) = (self.packed, self.chunks) else {
+            each(&self.read_sized32()?);
+            return Ok(());
+        };
+        let (packed, unpacked) = self.packed_sizes()?.unwrap_or_default();
+        let data = self.source.read_vec(self.what, self.offset.saturating_add(8), packed.into())?;
+        // The size word, then so many bytes.
+        let (mut word, mut left) = (Vec::with_capacity(4), None);
+        unpack_pieces(codec, self.offset, &data, unpacked.into(), &mut |mut piece| {
+            while left.is_none()
+                && let Some((byte, rest)) = piece.split_first()
+            {
+                word.push(*byte);
+                piece = rest;
+                left = self.endian.uint(&word, 0, 4).map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+            }
+            if let Some(left) = &mut left {
+                let text = piece.get(..*left).unwrap_or(piece);
+                *left -= text.len();
+                each(text);
+            }
+        })?;
+        match left {
+            None if !word.is_empty() => {
+                Err(Error::Truncated { what: self.what, offset: self.offset, need: 4, have: word.len() as u64 })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The content behind the 64-bit size word that stands before command lines, BTF and modules.
