@@ -201,7 +201,8 @@ pub fn unpack_pieces(
             let mut piece = used.try_recv().unwrap_or_default();
             piece.clear();
             piece.reserve(PIECE);
-            let n = from.by_ref().take(left.saturating_add(1).min(PIECE as u64)).read_to_end(&mut piece).map_err(fail)?;
+            let n =
+                from.by_ref().take(left.saturating_add(1).min(PIECE as u64)).read_to_end(&mut piece).map_err(fail)?;
             left = left.checked_sub(n as u64).ok_or_else(|| damaged(offset, codec, "larger than it says"))?;
             if n == 0 || full.send(piece).is_err() {
                 return Ok(());

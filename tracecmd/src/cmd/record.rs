@@ -409,7 +409,8 @@ impl Recorders {
             data.push(joined.filter_map(|raw| raw.map_err(|e| log::error!("{e:#}")).ok()).collect());
         }
         data.resize_with(session.buffers.len(), Vec::new);
-        let mut ahead: BTreeMap<_, _> = self.follower.take().map(Follower::join).unwrap_or_default().into_iter().collect();
+        let mut ahead: BTreeMap<_, _> =
+            self.follower.take().map(Follower::join).unwrap_or_default().into_iter().collect();
         for raw in data.iter_mut().flatten() {
             // An output that failed may have been shortened since.
             raw.ahead = ahead.remove(&raw.path).filter(|a| a.unpacked() <= raw.bytes);
