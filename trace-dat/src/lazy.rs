@@ -56,7 +56,7 @@ impl LazyText {
         match self {
             LazyText::Pieces(read) => read(each),
             _ => {
-                each(&*self.load()?);
+                each(&self.load()?);
                 Ok(true)
             }
         }
