@@ -19,14 +19,21 @@ pub struct Report {
     pub messages: String,
 }
 
-/// Runs `PROGRAM report OPTIONS -i NAME` in the directory of the file, because some reports name it. Options are split at blanks.
+/// Runs `PROGRAM report OPTIONS -i NAME`, as [`run`] does.
 ///
 /// # Panics
 /// When the program cannot be started, or the path has no file name.
 pub fn report(program: &Path, options: &str, file: &Path) -> Report {
+    run(program, &format!("report {options}"), file)
+}
+
+/// Runs `PROGRAM COMMAND -i NAME` in the directory of the file, because some commands name it. The command is split at blanks.
+///
+/// # Panics
+/// When the program cannot be started, or the path has no file name.
+pub fn run(program: &Path, command: &str, file: &Path) -> Report {
     let done = Command::new(program)
-        .arg("report")
-        .args(options.split_whitespace())
+        .args(command.split_whitespace())
         .arg("-i")
         .arg(file.file_name().expect("a file has a name"))
         .current_dir(file.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new(".")))

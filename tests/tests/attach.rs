@@ -33,8 +33,17 @@ fn format(name: &str, number: u16, fields: &[&str], print: &str) -> String {
 
 /// A file of one sub-buffer for each CPU; records are event, pid and a word, 1000 ticks apart.
 fn make(path: &Path, cpus: &[&[(u16, u32, u32)]], options: &[RawOption]) {
+    make_buffers(path, &[("", cpus)], options, Codec::Zstd, b"");
+}
+
+/// Event, pid and a word of the records of each CPU.
+type Cpus<'a> = &'a [&'a [(u16, u32, u32)]];
+
+/// As [`make`], with buffers of these names and a list of modules.
+fn make_buffers(path: &Path, buffers: &[(&str, Cpus<'_>)], options: &[RawOption], codec: Codec, modules: &[u8]) {
+    let cpus = buffers.iter().map(|(_, cpus)| cpus.len()).max().unwrap_or(0);
     let e = Endian::Little;
-    let mut meta = Metadata::new(e, cpus.len() as u32);
+    let mut meta = Metadata::new(e, cpus as u32);
     meta.header_info(HEADER_PAGE.as_bytes(), b"");
     meta.ftrace_events::<&[u8]>(&[]);
     let entry = format("kvm_entry", 301, &["vcpu_id"], "\"vcpu %u\", REC->vcpu_id");
@@ -44,11 +53,17 @@ fn make(path: &Path, cpus: &[&[(u16, u32, u32)]], options: &[RawOption]) {
     meta.kallsyms(b"ffffffff81000000 T _text\n");
     meta.printk_formats(b"");
     meta.cmdlines(b"70 CPU0\n71 CPU1\n");
+    if !modules.is_empty() {
+        meta.modules(modules);
+    }
     options.iter().for_each(|o| meta.option(o.clone()));
     let (version, long_size) = (FileVersion::V7, LongSize::Eight);
-    let head = FileHead { version, endian: e, long_size, page_size: 4096, codec: Codec::Zstd };
-    let mut w = Writer::create(path, head, &meta, vec![BufferHead::new("", "x86-tsc", 4096)]).expect("a writer");
-    for (cpu, records) in cpus.iter().enumerate() {
+    let head = FileHead { version, endian: e, long_size, page_size: 4096, codec };
+    let heads = buffers.iter().map(|(name, _)| BufferHead::new(*name, "x86-tsc", 4096)).collect();
+    let mut w = Writer::create(path, head, &meta, heads).expect("a writer");
+    let all =
+        buffers.iter().enumerate().flat_map(|(n, (_, cpus))| cpus.iter().enumerate().map(move |(c, r)| (n, c, r)));
+    for (buffer, cpu, records) in all {
         let mut data = Vec::new();
         for (event, pid, word) in *records {
             data.extend(e.from_u32(3 | 1000 << 5));
@@ -60,7 +75,7 @@ fn make(path: &Path, cpus: &[&[(u16, u32, u32)]], options: &[RawOption]) {
         page.extend(e.from_u64(data.len() as u64));
         page.extend(data);
         page.resize(4096, 0);
-        w.cpu(0, cpu as u32).expect("a CPU");
+        w.cpu(buffer, cpu as u32).expect("a CPU");
         w.sub_buffers(&page).expect("a sub-buffer");
     }
     w.commit().expect("a file");
@@ -198,4 +213,52 @@ fn what_lacks_something_stays_as_it_is() {
         assert!(!done.status.success() && text.contains(why), "{words:?}: {text}");
     }
     assert!([&host, &guest].map(|f| fs::read(f).expect("a file")) == before);
+}
+
+/// Lines of a report, each with its time.
+fn times(words: &[&str], file: &Path) -> Vec<(String, u64)> {
+    let done = Command::new(programs::tracecmd()).arg("report").args(words).arg(file).output().expect("a report");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let text = String::from_utf8(done.stdout).expect("text");
+    let line = |l: &str| {
+        let word = l.split_whitespace().find_map(|w| w.strip_suffix(':').filter(|w| w.contains('.')))?;
+        let (buffer, _) = l.split_once(": ")?;
+        Some((buffer.trim().to_owned(), word.replace('.', "").parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// A line of fixtures/DIFFERENCES.md: the reference shifts the times of the top buffer only.
+#[test]
+fn times_of_named_buffers_are_shifted_too() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (host, guest) = pair(dir.path());
+    let ticks: Cpus<'_> = &[&[(303, 1, 1), (303, 1, 2)], &[(303, 2, 3)]];
+    let options =
+        [RawOption::text(id::TRACECLOCK, "local [x86-tsc]"), RawOption::u64(id::TRACEID, 0x2222, Endian::Little)];
+    make_buffers(&guest, &[("one", ticks), ("two", ticks)], &options, Codec::Zstd, b"");
+    let done = attach(programs::tracecmd(), &["-c", "2", "-s", "-4000,1,0"], &host, &guest, &["70", "71"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let shown = times(&["-t"], &guest);
+    assert_eq!(shown.len(), 6, "{shown:?}");
+    for name in ["one", "two"] {
+        let mine: Vec<u64> = shown.iter().filter(|(b, _)| b == name).map(|(_, ts)| *ts).collect();
+        // Half a nanosecond for a tick, as the host's TSC2NSEC says.
+        assert_eq!(mine, [(5_001_000 - 4000) / 2, (5_001_000 - 4000) / 2, (5_002_000 - 4000) / 2], "{name}");
+    }
+}
+
+/// A line of fixtures/DIFFERENCES.md: of an uncompressed file the reference prints no module.
+#[test]
+fn modules_of_an_uncompressed_file_are_dumped() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("modules.dat");
+    let modules = "loop 45056 0 - Live 0xffffffffc0400000\next4 1024000 1 - Live 0xffffffffc0300000\n";
+    for codec in [Codec::Zstd, Codec::None] {
+        make_buffers(&path, &[("", &[&[(303, 1, 1)]])], &[], codec, modules.as_bytes());
+        let done =
+            Command::new(programs::tracecmd()).args(["dump", "--modules", "-i"]).arg(&path).output().expect("it");
+        let text = String::from_utf8(done.stdout).expect("text");
+        assert!(done.status.success() && text.contains(modules), "{codec:?}: {text}");
+    }
 }

@@ -493,6 +493,18 @@ pub(crate) mod tests {
         }
     }
 
+    /// A line of fixtures/DIFFERENCES.md.
+    #[test]
+    fn types_that_are_declared_only_or_do_not_exist() {
+        for endian in [Endian::Little, Endian::Big] {
+            let mut b = Builder::new(endian);
+            let fwd = b.add("later", BTF_KIND_FWD, 0, 0, &[]);
+            b.func("f", &[("x", fwd), ("y", 9999)]);
+            let btf = Types::parse(b.build()).unwrap();
+            assert_eq!(args(&btf, "f", &[0x12, 5]), "x=(FWD)[0x12], y=INVALID");
+        }
+    }
+
     #[test]
     fn damaged_data_is_refused_or_harmless() {
         let good = sample(Endian::Little);

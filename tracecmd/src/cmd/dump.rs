@@ -48,7 +48,7 @@ pub fn command() -> Command {
                 .short('v')
                 .long("validate")
                 .action(ArgAction::SetTrue)
-                .help("only say whether the file is a valid one"),
+                .help("say whether the file is a valid one; nothing else unless parts are asked for"),
         )
         .arg(Arg::new("all").long("all").action(ArgAction::SetTrue).help("everything, with content"))
         .arg(
@@ -85,20 +85,21 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
             parts.add(name);
         }
     }
-    if parts == Parts::default() {
+    let validate = m.get_flag("validate");
+    if parts == Parts::default() && !validate {
         parts.add("summary");
     }
     let source = Source::open(&path).with_context(|| format!("cannot open '{}'", path.display()))?;
     let mut out = BufWriter::with_capacity(1 << 16, crate::output::guard::stdout());
-    if m.get_flag("validate") {
-        let mut nowhere = std::io::sink();
-        dump::dump(&source, &path, Parts::all(), &mut nowhere)
-            .with_context(|| format!("{} is not a valid trace file", path.display()))?;
-        writeln!(out, "File {} is a valid trace-cmd file", path.display())?;
-    } else {
+    if parts != Parts::default() {
         let result = dump::dump(&source, &path, parts, &mut out);
         out.flush()?;
         result?;
+    }
+    if validate {
+        dump::dump(&source, &path, Parts::all(), &mut std::io::sink())
+            .with_context(|| format!("{} is not a valid trace file", path.display()))?;
+        writeln!(out, "File {} is a valid trace-cmd file", path.display())?;
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)

@@ -1,11 +1,11 @@
 //! `hist`: how often functions and events occur, with their callers, as a tree for each task.
 
-use std::{io::Write, process::ExitCode};
+use std::{collections::BTreeMap, io::Write, process::ExitCode};
 
 use anyhow::{Context, ensure};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use rustc_hash::FxHashMap;
-use trace_dat::{Decoder, Record, format::Event, read::TraceFile};
+use trace_dat::{Decoder, Lost, Record, format::Event, read::TraceFile};
 
 use super::mem;
 use crate::cli::Ctx;
@@ -23,13 +23,8 @@ pub fn command() -> Command {
     Command::new("hist").arg(all).args(mem::input_args())
 }
 
-/// What is counted: a function by name, or an event by id.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum What {
-    Function(Vec<u8>),
-    /// Shown between stars.
-    Event(Vec<u8>),
-}
+/// What is counted: a task, and the name of a function or an event.
+type Key = (i32, Vec<u8>);
 
 /// One caller with its own callers.
 #[derive(Debug, Default)]
@@ -40,14 +35,14 @@ struct Node {
 }
 
 impl Node {
-    fn add<'a>(&mut self, callers: impl Iterator<Item = &'a [u8]>) {
+    fn add(&mut self, callers: impl Iterator<Item = Vec<u8>>) {
         self.count += 1;
         let mut node = self;
         for name in callers.take(MAX_DEPTH) {
             let at = match node.children.iter().position(|c| c.name == name) {
                 Some(at) => at,
                 None => {
-                    node.children.insert(0, Node { name: name.to_vec(), ..Node::default() });
+                    node.children.insert(0, Node { name, ..Node::default() });
                     0
                 }
             };
@@ -73,13 +68,47 @@ impl Node {
     }
 }
 
-/// An event whose stack may follow.
+/// An event, neither of a function nor a stack, whose stack may follow.
 #[derive(Debug)]
 struct Pending {
     pid: i32,
-    what: What,
-    /// It is of the function tracer.
-    is_function: bool,
+    name: Vec<u8>,
+}
+
+/// A function, or an event, with its callers below it.
+#[derive(Clone, Debug)]
+enum Frame {
+    Function(u64),
+    Event(Vec<u8>),
+}
+
+impl Frame {
+    fn name(&self, dec: &Decoder) -> Vec<u8> {
+        match self {
+            Frame::Function(addr) => name(dec, *addr),
+            Frame::Event(name) => name.clone(),
+        }
+    }
+
+    fn is_event(&self) -> bool {
+        matches!(self, Frame::Event(_))
+    }
+}
+
+/// What is counted under one name.
+#[derive(Debug)]
+struct Root {
+    key: Key,
+    /// It was an event, or had a stack, when it was counted first: it is shown between stars.
+    starred: bool,
+    node: Node,
+}
+
+/// A scheduler event that tells names of tasks: places of pid and name.
+#[derive(Debug)]
+struct Names {
+    id: u16,
+    tasks: Vec<(usize, usize, usize)>,
 }
 
 /// The events that matter.
@@ -89,24 +118,36 @@ struct Ids {
     /// Place of the nesting level in an entry.
     depth: Option<(usize, usize)>,
     exit: Option<u16>,
+    /// Place of the nesting level in an exit.
+    exit_depth: Option<(usize, usize)>,
     function: Option<(u16, usize, usize)>,
+    /// Place of the caller in a function event.
+    parent: Option<(usize, usize)>,
     stack: Option<(u16, usize)>,
     user_stack: Option<u16>,
 }
 
 /// The counts.
+///
+/// What the reference does, as it shows in its output for made files: a chain of active functions is kept for each task. Graph
+/// events tell their level; function events tell their caller, which is looked for in the chain; a stack becomes the chain. The
+/// chain is counted when an event does not continue it, when events were lost, and at the end.
 #[derive(Debug, Default)]
 struct Hist {
     ids: Ids,
     all_pids: bool,
-    roots: FxHashMap<(i32, What), Node>,
+    /// Position in `counts`.
+    roots: FxHashMap<Key, usize>,
+    counts: Vec<Root>,
     pending: Option<Pending>,
-    /// Active functions of each task, outermost first. A function counts when it returns, or when it is found not to.
-    active: FxHashMap<i32, Vec<u64>>,
-    /// The first stack of each task.
-    first: FxHashMap<i32, (What, Vec<Vec<u8>>)>,
-    /// What is part of the total and stands in no line: the reference counts each task once more that is in no function at the end.
-    idle: u64,
+    /// Active functions of each task, outermost first.
+    chains: BTreeMap<i32, Vec<Frame>>,
+    /// The task whose chain was looked at last: events of any task without a stack of their own are counted in it.
+    current: Option<i32>,
+    /// What is part of the total and stands in no line: chains of nothing that were to be counted.
+    nothing: u64,
+    names: Vec<Names>,
+    seen: u64,
 }
 
 impl Hist {
@@ -114,140 +155,223 @@ impl Hist {
         let find = |name: &str| dec.find_event(Some("ftrace"), name);
         let with = |e: Option<&Event>, field: &str| e.and_then(|e| e.field(field).map(|f| (e.id, f.offset, f.size)));
         let entry = find("funcgraph_entry").or_else(|| find("fgraph_retaddr_entry"));
+        let number = |e: Option<&Event>, field: &str| with(e, field).map(|(_, at, size)| (at, size));
+        let exit = find("funcgraph_exit");
         let ids = Ids {
             entry: with(entry, "func"),
-            depth: with(entry, "depth").map(|(_, at, size)| (at, size)),
-            exit: find("funcgraph_exit").map(|e| e.id),
+            depth: number(entry, "depth"),
+            exit: exit.map(|e| e.id),
+            exit_depth: number(exit, "depth"),
             function: with(find("function"), "ip"),
+            parent: number(find("function"), "parent_ip"),
             stack: with(find("kernel_stack"), "caller").map(|(id, at, _)| (id, at)),
             user_stack: find("user_stack").map(|e| e.id),
         };
-        Hist { ids, all_pids, ..Hist::default() }
+        let tells = |event: &str, tasks: &[(&str, &str)]| {
+            let event = dec.find_event(Some("sched"), event)?;
+            let place = |(pid, comm): &(&str, &str)| {
+                let (pid, comm) = (event.field(pid)?, event.field(comm)?);
+                Some((pid.offset, comm.offset, comm.size))
+            };
+            Some(Names { id: event.id, tasks: tasks.iter().filter_map(place).collect() })
+        };
+        let names = [
+            tells("sched_switch", &[("prev_pid", "prev_comm"), ("next_pid", "next_comm")]),
+            tells("sched_wakeup", &[("pid", "comm")]),
+            tells("sched_wakeup_new", &[("pid", "comm")]),
+        ];
+        Hist { ids, all_pids, names: names.into_iter().flatten().collect(), ..Hist::default() }
     }
 
-    fn count<'a>(&mut self, pid: i32, what: What, callers: impl Iterator<Item = &'a [u8]>) {
-        let pid = if self.all_pids { 0 } else { pid };
-        self.roots.entry((pid, what)).or_default().add(callers);
+    /// Counts an innermost function or event with its callers, innermost first.
+    fn count(&mut self, key: Key, starred: bool, callers: impl Iterator<Item = Vec<u8>>) {
+        let key = (if self.all_pids { 0 } else { key.0 }, key.1);
+        let at = match self.roots.get(&key) {
+            Some(at) => *at,
+            None => {
+                self.roots.insert(key.clone(), self.counts.len());
+                self.counts.push(Root { key, starred, node: Node::default() });
+                self.counts.len() - 1
+            }
+        };
+        if let Some(root) = self.counts.get_mut(at) {
+            root.node.add(callers);
+        }
+    }
+
+    /// Counts a chain, outermost first.
+    fn count_chain(&mut self, dec: &Decoder, pid: i32, chain: &[Frame], starred: bool) {
+        match chain.split_last() {
+            Some((top, callers)) => {
+                let key = (pid, top.name(dec));
+                self.count(key, starred || top.is_event(), callers.iter().rev().map(|f| f.name(dec)));
+            }
+            None => self.nothing += 1,
+        }
     }
 
     /// Counts an event that no stack followed.
-    fn flush(&mut self) {
+    fn flush_pending(&mut self, dec: &Decoder) {
         if let Some(p) = self.pending.take() {
-            self.count(p.pid, p.what, std::iter::empty());
+            let chain = self.current.and_then(|pid| self.chains.get(&pid)).map_or(&[][..], Vec::as_slice);
+            let callers: Vec<Vec<u8>> = chain.iter().rev().map(|f| f.name(dec)).collect();
+            self.count((p.pid, p.name), true, callers.into_iter());
         }
     }
 
-    /// Takes the innermost active function of a task away and counts it. False: there is none.
-    fn leave(&mut self, dec: &Decoder, pid: i32) -> bool {
-        let stack = self.active.entry(pid).or_default();
-        let Some(func) = stack.pop() else { return false };
-        let callers: Vec<Vec<u8>> = stack.iter().rev().map(|a| name(dec, *a)).collect();
-        self.count(pid, What::Function(name(dec, func)), callers.iter().map(Vec::as_slice));
-        true
+    /// Counts and forgets the chains of all tasks.
+    fn flush(&mut self, dec: &Decoder) {
+        for (pid, chain) in std::mem::take(&mut self.chains).into_iter().rev() {
+            self.count_chain(dec, pid, &chain, false);
+        }
+        self.current = None;
     }
 
-    /// At the end of all: counts the first stack of each task once more, as the reference does.
-    fn end(&mut self) {
-        for (pid, (what, names)) in std::mem::take(&mut self.first) {
-            self.count(pid, what, names.iter().map(Vec::as_slice));
+    /// Brings a task's chain to this many functions; what was in it is counted unless it has as many.
+    fn set_depth(&mut self, dec: &Decoder, pid: i32, depth: usize) {
+        self.current = Some(pid);
+        let chain = self.chains.entry(pid).or_default();
+        if chain.len() != depth {
+            let old = chain.clone();
+            chain.truncate(depth);
+            self.count_chain(dec, pid, &old, false);
         }
     }
 
-    /// At the end of a CPU: counts the innermost function of each task.
-    fn end_cpu(&mut self, dec: &Decoder) {
-        self.flush();
-        for pid in self.active.keys().copied().collect::<Vec<_>>() {
-            if !self.leave(dec, pid) {
-                self.idle += 1;
+    fn push(&mut self, pid: i32, frame: Frame) {
+        let chain = self.chains.entry(pid).or_default();
+        if chain.len() < MAX_DEPTH {
+            chain.push(frame);
+        }
+    }
+
+    /// The function tracer tells a function and its caller.
+    fn see_function(&mut self, dec: &Decoder, pid: i32, func: u64, parent: u64) {
+        self.current = Some(pid);
+        let chain = self.chains.entry(pid).or_default();
+        let is_parent = |f: &Frame| matches!(f, Frame::Function(addr) if *addr == parent);
+        match chain.iter().rposition(is_parent) {
+            Some(at) if at + 1 == chain.len() => {}
+            found => {
+                let old = chain.clone();
+                chain.truncate(found.map_or(0, |at| at + 1));
+                if !old.is_empty() {
+                    self.count_chain(dec, pid, &old, false);
+                }
+                if found.is_none() {
+                    self.push(pid, Frame::Function(parent));
+                }
             }
         }
-        self.active.clear();
+        self.push(pid, Frame::Function(func));
+    }
+
+    /// A stack, innermost function first: of the event before it, or of the function that was seen last.
+    fn see_stack(&mut self, dec: &Decoder, pid: i32, stack: Vec<u64>) {
+        let mut chain: Vec<Frame> = stack.into_iter().rev().map(Frame::Function).collect();
+        if let Some(p) = self.pending.take() {
+            if p.pid != pid {
+                return;
+            }
+            self.current = Some(pid);
+            chain.push(Frame::Event(p.name));
+            self.count_chain(dec, pid, &chain, true);
+            let own = self.chains.entry(pid).or_default();
+            if own.is_empty() {
+                *own = chain;
+            }
+            return;
+        }
+        // It takes the function from the chain it was in.
+        let top = self.current.replace(pid).and_then(|of| self.chains.remove(&of)).and_then(|mut chain| chain.pop());
+        chain.extend(top);
+        let own = self.chains.insert(pid, chain.clone()).unwrap_or_default();
+        if !own.is_empty() {
+            self.count_chain(dec, pid, &own, false);
+        }
+        if !chain.is_empty() {
+            self.count_chain(dec, pid, &chain, true);
+        }
+    }
+
+    /// Remembers what the scheduler's events say about names.
+    fn learn_names(&mut self, dec: &Decoder, id: u16, data: &[u8]) {
+        self.seen += 1;
+        let Some(names) = self.names.iter().find(|n| n.id == id) else { return };
+        for (pid, comm, size) in &names.tasks {
+            let pid = dec.endian().uint(data, *pid, 4).unwrap_or(0) as i32;
+            let comm = data.get(*comm..).and_then(|rest| rest.get(..*size)).unwrap_or_default();
+            let end = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
+            dec.comms().learn(pid, self.seen, comm.get(..end).unwrap_or_default());
+        }
     }
 
     fn see(&mut self, dec: &Decoder, rec: &Record<'_>) {
         let (data, endian) = (rec.data, dec.endian());
         let Some(id) = data.first_chunk::<2>().map(|b| endian.u16(*b)) else { return };
         let pid = endian.uint(data, 4, 4).unwrap_or(0) as i32;
+        let number = |(at, size): (usize, usize)| endian.uint(data, at, size).unwrap_or(0);
+        let depth = |place: Option<(usize, usize)>| place.map(|p| usize::try_from(number(p)).unwrap_or(0));
+        if rec.lost != Lost::None {
+            self.flush(dec);
+        }
+        self.learn_names(dec, id, data);
         if let Some((stack, at)) = self.ids.stack
             && stack == id
         {
-            let Some(p) = self.pending.take().filter(|p| p.pid == pid) else { return };
             let size = dec.long_size().bytes();
             let end = if size == 8 { u64::MAX } else { u64::from(u32::MAX) };
-            let names: Vec<Vec<u8>> = data
-                .get(at..)
-                .unwrap_or_default()
-                .chunks_exact(size)
+            let addresses = data.get(at..).unwrap_or_default().chunks_exact(size);
+            // Addresses without a name are left out.
+            let stack = addresses
                 .map(|w| endian.uint(w, 0, size).unwrap_or(end))
                 .take_while(|a| *a != end)
                 .filter(|a| !TRAMPOLINE.contains(a))
-                .map(|a| name(dec, a))
-                .collect();
-            self.count(pid, p.what.clone(), names.iter().map(Vec::as_slice));
-            if p.is_function {
-                // The reference counts these twice.
-                self.count(pid, p.what, names.iter().map(Vec::as_slice));
-            } else {
-                self.first.entry(pid).or_insert((p.what, names));
-            }
+                .filter_map(|a| dec.symbols().find(a).map(|s| s.addr));
+            self.see_stack(dec, pid, stack.take(MAX_DEPTH).collect());
             return;
         }
         if self.ids.user_stack == Some(id) {
             return;
         }
-        self.flush();
+        self.flush_pending(dec);
         if let Some((entry, at, size)) = self.ids.entry
             && entry == id
         {
-            let func = endian.uint(data, at, size).unwrap_or(0);
-            let depth = self.ids.depth.and_then(|(at, size)| endian.uint(data, at, size));
-            let stack = self.active.entry(pid).or_default();
-            let depth = depth.and_then(|d| usize::try_from(d).ok()).unwrap_or(stack.len());
-            if depth < stack.len() {
-                // What was above did not return.
-                self.leave(dec, pid);
-                if let Some(stack) = self.active.get_mut(&pid) {
-                    stack.truncate(depth);
-                }
+            if let Some(depth) = depth(self.ids.depth) {
+                self.set_depth(dec, pid, depth);
             }
-            let stack = self.active.entry(pid).or_default();
-            if stack.len() < MAX_DEPTH {
-                stack.push(func);
-            }
-            return;
+            self.push(pid, Frame::Function(start(dec, number((at, size)))));
+        } else if self.ids.exit == Some(id) {
+            let active = self.chains.get(&pid).map_or(0, Vec::len);
+            self.set_depth(dec, pid, depth(self.ids.exit_depth).unwrap_or(active.saturating_sub(1)));
+        } else if let Some((function, at, size)) = self.ids.function
+            && function == id
+        {
+            let parent = self.ids.parent.map_or(0, number);
+            self.see_function(dec, pid, start(dec, number((at, size))), start(dec, parent));
+        } else {
+            let name = dec.event(id).map_or_else(|| b"(unknown)".to_vec(), |e| e.name.clone().into_bytes());
+            self.pending = Some(Pending { pid, name });
         }
-        if self.ids.exit == Some(id) {
-            self.leave(dec, pid);
-            return;
-        }
-        let is_function = self.ids.function.is_some_and(|f| f.0 == id);
-        let what = match self.ids.function {
-            Some((_, at, size)) if is_function => What::Event(name(dec, endian.uint(data, at, size).unwrap_or(0))),
-            _ => What::Event(dec.event(id).map_or_else(|| b"(unknown)".to_vec(), |e| e.name.clone().into_bytes())),
-        };
-        self.pending = Some(Pending { pid, what, is_function });
     }
 
     fn print(&self, dec: &Decoder, out: &mut Vec<u8>) {
-        let total = self.roots.values().map(|n| n.count).sum::<u64>() + self.idle;
-        let mut all: Vec<_> = self.roots.iter().collect();
-        all.sort_by(|((ap, aw), a), ((bp, bw), b)| {
-            b.count.cmp(&a.count).then(ap.cmp(bp)).then_with(|| format!("{aw:?}").cmp(&format!("{bw:?}")))
-        });
-        for (i, ((pid, what), root)) in all.into_iter().enumerate() {
+        let total = self.counts.iter().map(|r| r.node.count).sum::<u64>() + self.nothing;
+        // Of those with the same count the one that was seen last comes first.
+        let mut all: Vec<_> = self.counts.iter().rev().collect();
+        all.sort_by_key(|root| std::cmp::Reverse(root.node.count));
+        for (i, Root { key: (pid, name), starred, node: root }) in all.into_iter().enumerate() {
             if i > 0 {
                 out.push(b'\n');
             }
-            let (name, star) = match what {
-                What::Function(n) => (n, ""),
-                What::Event(n) => (n, "*"),
-            };
+            let star = if *starred { "*" } else { "" };
             let name = String::from_utf8_lossy(name);
             let percent = percent(root.count, total);
             let task = if self.all_pids {
                 format!("  %{percent} <all pids>")
             } else {
-                let comm = dec.comms().get(*pid, 0);
+                let comm = dec.comms().get(*pid, u64::MAX);
                 let comm = String::from_utf8_lossy(comm);
                 format!("  %{percent}  ({pid}) {comm}")
             };
@@ -266,14 +390,23 @@ fn percent(part: u64, all: u64) -> String {
     format!("{:.2}", part as f64 * 100.0 / all.max(1) as f64)
 }
 
+/// Where the function begins that an address lies in.
+fn start(dec: &Decoder, addr: u64) -> u64 {
+    dec.symbols().find(addr).map_or(addr, |s| s.addr)
+}
+
 fn name(dec: &Decoder, addr: u64) -> Vec<u8> {
     dec.symbols().find(addr).map_or_else(|| format!("{addr:#x}").into_bytes(), |s| s.name.to_vec())
 }
 
-/// Appends the callers as long as there is only one; the node at which that ends.
+/// Appends the callers as long as there is only one, unless it is that of some only and has several itself further on; the node at
+/// which that ends.
 fn print_chain<'n>(node: &'n Node, prefix: &str, out: &mut Vec<u8>) -> &'n Node {
+    let whole = node.is_chain();
     let mut node = node;
-    while let [only] = node.children.as_slice() {
+    while let [only] = node.children.as_slice()
+        && (whole || only.count == node.count)
+    {
         out.extend_from_slice(prefix.as_bytes());
         out.extend_from_slice(&only.name);
         out.push(b'\n');
@@ -315,10 +448,10 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
             while let Some(record) = records.next() {
                 hist.see(&dec, &record.record());
             }
-            hist.end_cpu(&dec);
         }
     }
-    hist.end();
+    hist.flush_pending(&dec);
+    hist.flush(&dec);
     let mut out = Vec::new();
     hist.print(&dec, &mut out);
     guard::stdout().write_all(&out).context("cannot write the trees")?;

@@ -64,7 +64,6 @@ struct Usage {
     total_req: i64,
     max_alloc: i64,
     max_req: i64,
-    max_waste: i64,
 }
 
 /// The books.
@@ -73,8 +72,8 @@ struct Books {
     kinds: FxHashMap<u16, Kind>,
     by_function: FxHashMap<Vec<u8>, usize>,
     functions: Vec<(Vec<u8>, Usage)>,
-    /// Live memory: whose, allocated, asked for.
-    live: FxHashMap<u64, (usize, i64, i64)>,
+    /// Live memory: whose, allocated, asked for. Memory whose freeing is not in the file is there more than once.
+    live: FxHashMap<u64, Vec<(usize, i64, i64)>>,
 }
 
 impl Books {
@@ -114,8 +113,7 @@ impl Books {
                     functions.len() - 1
                 });
                 let (ptr, req, alloc) = (ptr.get(dec, data), req.get(dec, data) as i64, alloc.get(dec, data) as i64);
-                self.free(ptr);
-                self.live.insert(ptr, (at, alloc, req));
+                self.live.entry(ptr).or_default().push((at, alloc, req));
                 let Some((_, u)) = self.functions.get_mut(at) else { return };
                 u.alloc = u.alloc.wrapping_add(alloc);
                 u.req = u.req.wrapping_add(req);
@@ -123,13 +121,12 @@ impl Books {
                 u.total_req = u.total_req.wrapping_add(req);
                 u.max_alloc = u.max_alloc.max(u.alloc);
                 u.max_req = u.max_req.max(u.req);
-                u.max_waste = u.max_waste.max(u.alloc.wrapping_sub(u.req));
             }
         }
     }
 
     fn free(&mut self, ptr: u64) {
-        let Some((at, alloc, req)) = self.live.remove(&ptr) else { return };
+        let Some((at, alloc, req)) = self.live.get_mut(&ptr).and_then(Vec::pop) else { return };
         if let Some((_, u)) = self.functions.get_mut(at) {
             u.alloc = u.alloc.wrapping_sub(alloc);
             u.req = u.req.wrapping_sub(req);
@@ -164,7 +161,8 @@ impl Books {
                 u.total_req,
                 u.max_alloc,
                 u.max_req,
-                u.max_waste
+                // As the reference has it: not the most at one time, but the difference of the two.
+                u.max_alloc.wrapping_sub(u.max_req)
             );
             out.extend_from_slice(text.as_bytes());
         }

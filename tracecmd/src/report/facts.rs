@@ -75,6 +75,9 @@ pub fn first(options: &ReportOptions, inputs: &Inputs, out: &mut impl Write) -> 
         }
     } else if facts.cpus {
         for input in &inputs.inputs {
+            if options.shows_info() {
+                empty_cpus(&input.file, true, out)?;
+            }
             cpus(options, inputs, input, out)?;
         }
     } else {
@@ -168,7 +171,9 @@ fn cpus(options: &ReportOptions, inputs: &Inputs, input: &Input, out: &mut impl 
                 return line.extend_from_slice(UNKNOWN_EVENT);
             }
             let start = line.len();
-            TimeColumn::default().push(line, one.time.correct(ts), format);
+            // As the reference shows it, not counted from the first record of all.
+            let ts = one.time.correct(ts).wrapping_sub(input.aligned);
+            TimeColumn::default().push(line, ts, format);
             // The column begins with a blank that is not wanted here.
             if format != TimeFormat::Count {
                 line.remove(start);
@@ -197,11 +202,20 @@ pub struct DataPlace {
 }
 
 /// Where the data of a buffer lie. The reference unpacks each buffer to a file of its own that begins with an empty
-/// sub-buffer, and speaks of places in it.
+/// sub-buffer, and speaks of places in it; an instance begins there behind what the top buffer has.
 pub fn places(file: &TraceFile, buffer: &Buffer) -> Vec<DataPlace> {
-    let mut next = buffer.subbuf_size;
-    let mut places = Vec::new();
+    let top = file.buffers().iter().find(|b| b.is_top()).filter(|_| !buffer.is_top());
+    let next = top.map_or(buffer.subbuf_size, |top| places_from(file, top, top.subbuf_size).1);
+    places_from(file, buffer, next).0
+}
+
+/// The places, and where the next one would be.
+fn places_from(file: &TraceFile, buffer: &Buffer, mut next: u64) -> (Vec<DataPlace>, u64) {
+    let mut places: Vec<DataPlace> = Vec::new();
     for cpu in &buffer.cpus {
+        // CPUs without data may be left out before others.
+        let missing = places.len() as u32..cpu.cpu.min(file.cpu_count());
+        places.extend(missing.map(|cpu| DataPlace { cpu, offset: 0, size: 0 }));
         let (mut offset, mut size) = (cpu.offset, cpu.size);
         if cpu.packed
             && let Ok(stream) = file.stream(buffer, cpu, 1)
@@ -212,7 +226,20 @@ pub fn places(file: &TraceFile, buffer: &Buffer) -> Vec<DataPlace> {
         }
         places.push(DataPlace { cpu: cpu.cpu, offset, size });
     }
-    places
+    (places, next)
+}
+
+/// Names the CPUs without data of the top buffer, or of the instances.
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn empty_cpus(file: &TraceFile, top: bool, out: &mut impl Write) -> Result<()> {
+    for buffer in file.buffers().iter().filter(|b| b.is_top() == top) {
+        for place in places(file, buffer).iter().filter(|p| p.size == 0) {
+            writeln!(out, "CPU {} is empty", place.cpu)?;
+        }
+    }
+    Ok(())
 }
 
 /// `--stat`.

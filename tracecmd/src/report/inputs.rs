@@ -32,6 +32,8 @@ pub struct Input {
     pub dec: Arc<Decoder>,
     /// How its times are corrected.
     pub time: TimeMap,
+    /// What `--align-ts` adds to its times.
+    pub aligned: u64,
     /// What stands before its line `cpus=N`.
     pub prefix: Vec<u8>,
 }
@@ -134,7 +136,7 @@ fn open_one(options: &ReportOptions, arg: &InputArg) -> Result<Input> {
         });
     }
     let time = time_map(options, arg, &file);
-    Ok(Input { arg: arg.clone(), dec: Arc::new(Decoder::new(parts)), file, time, prefix: Vec::new() })
+    Ok(Input { arg: arg.clone(), dec: Arc::new(Decoder::new(parts)), file, time, aligned: 0, prefix: Vec::new() })
 }
 
 /// How many threads print when nobody says: one for each CPU this process may use.
@@ -158,7 +160,8 @@ fn time_map(options: &ReportOptions, arg: &InputArg, file: &TraceFile) -> TimeMa
 fn align(inputs: &mut [Input]) {
     let first = inputs.iter().filter_map(|i| i.file.records(&i.time).first_ts()).min();
     for input in inputs {
-        input.time.offset = input.time.offset.wrapping_sub(first.unwrap_or(0));
+        input.aligned = first.unwrap_or(0).wrapping_neg();
+        input.time.offset = input.time.offset.wrapping_add(input.aligned);
     }
 }
 

@@ -56,9 +56,6 @@ use crate::output::{
     pager::Pager,
 };
 
-/// Log level from which the version of the file is shown: info.
-const LEVEL_INFO: u8 = 4;
-
 /// Prints what the options ask for.
 ///
 /// # Errors
@@ -177,7 +174,7 @@ fn quietly<T>(result: Result<T>) -> Result<Option<T>> {
 
 fn show_facts(options: &ReportOptions, inputs: &Inputs, out: &mut impl Write) -> Result<Shown> {
     let mut out = io::BufWriter::with_capacity(1 << 16, out);
-    if options.verbose.is_some_and(|level| level >= LEVEL_INFO) || options.debug {
+    if options.shows_info() {
         for input in &inputs.inputs {
             writeln!(out, "version = {}", input.file.version())?;
         }
@@ -185,10 +182,15 @@ fn show_facts(options: &ReportOptions, inputs: &Inputs, out: &mut impl Write) ->
     let mut shown = facts::first(options, inputs, &mut out)?;
     if shown == Shown::Nothing && !options.json {
         for input in &inputs.inputs {
+            if options.shows_info() {
+                facts::empty_cpus(&input.file, true, &mut out)?;
+            }
             out.write_all(&input.prefix)?;
             writeln!(out, "cpus={}", input.file.cpu_count())?;
             if facts::second(options, input, &mut out)? == Shown::Done {
                 shown = Shown::Done;
+            } else if options.shows_info() {
+                facts::empty_cpus(&input.file, false, &mut out)?;
             }
         }
     }

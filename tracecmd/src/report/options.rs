@@ -163,7 +163,15 @@ pub struct ReportOptions {
     pub threads: Option<usize>,
 }
 
+/// Log level from which facts about the files are shown: info.
+const LEVEL_INFO: u8 = 4;
+
 impl ReportOptions {
+    /// Whether facts about the files stand before the report: their version, and which CPUs have no data.
+    pub fn shows_info(&self) -> bool {
+        self.debug || self.verbose.is_some_and(|level| level >= LEVEL_INFO)
+    }
+
     /// Reads the options in their order.
     ///
     /// # Errors

@@ -545,20 +545,19 @@ impl Profile {
         let comm = |pid: i64, task: &Task| -> Vec<u8> {
             task.comm.clone().unwrap_or_else(|| dec.comms().get(pid as i32, 0).to_vec())
         };
-        if self.by_comm {
-            let mut groups: BTreeMap<Vec<u8>, Vec<Scope>> = BTreeMap::new();
-            for (pid, task) in &self.tasks {
-                groups.entry(comm(*pid, task)).or_default().push(Scope::Task(*pid));
-            }
-            for (name, scopes) in groups {
-                out.extend_from_slice(b"\ngroup: ");
-                out.extend_from_slice(&name);
-                out.push(b'\n');
-                self.print_lines(dec, &scopes, out);
-            }
-            return;
+        // Only names that scheduler events told make groups, as in the reference.
+        let grouped = |task: &Task| self.by_comm && task.comm.is_some();
+        let mut groups: BTreeMap<Vec<u8>, Vec<Scope>> = BTreeMap::new();
+        for (pid, task) in self.tasks.iter().filter(|(_, t)| grouped(t)) {
+            groups.entry(comm(*pid, task)).or_default().push(Scope::Task(*pid));
         }
-        for (pid, task) in &self.tasks {
+        for (name, scopes) in groups {
+            out.extend_from_slice(b"\ngroup: ");
+            out.extend_from_slice(&name);
+            out.push(b'\n');
+            self.print_lines(dec, &scopes, out);
+        }
+        for (pid, task) in self.tasks.iter().filter(|(_, t)| !grouped(t)) {
             out.extend_from_slice(b"\ntask: ");
             out.extend_from_slice(&comm(*pid, task));
             out.extend_from_slice(format!("-{pid}\n").as_bytes());
