@@ -243,7 +243,8 @@ pub fn full() -> bool {
 
 /// The kernels that `TRACECMD_KERNELS` (words) leaves.
 pub fn kernels() -> impl Iterator<Item = Kernel> {
-    KERNELS.into_iter().filter(|k| chosen("TRACECMD_KERNELS", k.name))
+    let words = std::env::var("TRACECMD_KERNELS").ok();
+    KERNELS.into_iter().filter(move |k| words.as_ref().is_none_or(|w| w.split_whitespace().any(|w| w == k.name)))
 }
 
 /// Where the guest of a kernel leaves its files: below `TRACECMD_GUEST_OUT`, else a temporary directory of this process, named

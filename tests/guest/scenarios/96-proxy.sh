@@ -1,3 +1,4 @@
+# kernels: 6.1
 # A guest that has its host recorded by the proxy (`agent -P`), both in one kernel: each program on each side. The proxy's file names
 # the guest, the guest's own file has the measured times with the proxy's id, and the marks are in the proxy's file.
 . /lib.sh

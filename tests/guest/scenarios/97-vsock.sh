@@ -1,3 +1,4 @@
+# kernels: 6.1
 # `listen -V` and `record -V` over vsock loopback: each program as client and as listener; all that was read is in the file.
 . /lib.sh
 set +e

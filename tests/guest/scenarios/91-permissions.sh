@@ -1,3 +1,4 @@
+# kernels: 6.12
 # Who may not, and what is not there: a sentence that says what to do. Whom the mount options give access, may.
 . /lib.sh
 fresh

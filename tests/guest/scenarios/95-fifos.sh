@@ -1,3 +1,4 @@
+# kernels: 7.2
 # FIFOs of setup-guest, with both ends in one kernel: data of the agent reach `record -A` without a socket. The same of the
 # reference's setup-guest, and all pairings of recorder and agent.
 . /lib.sh

@@ -1,3 +1,4 @@
+# kernels: 7.2
 # The kernel is locked down (to the next boot, so this comes last): every control file is refused, with a sentence that says why.
 . /lib.sh
 cd /tmp
