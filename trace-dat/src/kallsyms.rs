@@ -22,9 +22,10 @@ pub struct Symbol<'a> {
     pub module: Option<&'a [u8]>,
 }
 
-/// Where the name of a symbol lies among the names.
+/// Where a symbol begins, and where its name lies among the names.
 #[derive(Clone, Copy, Debug)]
 struct Place {
+    addr: u64,
     /// First byte of the name.
     start: u32,
     /// Bytes of the name.
@@ -38,7 +39,6 @@ struct Place {
 struct Table {
     /// Names without anything between them, and some bytes behind the last one.
     names: Vec<u8>,
-    addrs: Vec<u64>,
     places: Vec<Place>,
     found: Found,
 }
@@ -148,7 +148,7 @@ pub struct Kallsyms {
 
 impl std::fmt::Debug for Kallsyms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kallsyms").field("symbols", &self.table.get().map(|t| t.addrs.len())).finish_non_exhaustive()
+        f.debug_struct("Kallsyms").field("symbols", &self.table.get().map(|t| t.places.len())).finish_non_exhaustive()
     }
 }
 
@@ -201,7 +201,7 @@ impl Kallsyms {
 
     /// How many symbols there are.
     pub fn len(&self) -> usize {
-        self.table().addrs.len()
+        self.table().places.len()
     }
 
     /// True when there is no symbol.
@@ -212,7 +212,7 @@ impl Kallsyms {
     /// All symbols sorted by address.
     pub fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
         let table = self.table();
-        (0..table.addrs.len()).filter_map(|i| table.symbol(i))
+        (0..table.places.len()).filter_map(|i| table.symbol(i))
     }
 
     /// The symbol that `addr` lies in: the last one that begins at or before it. Nothing before the first symbol, and nothing
@@ -250,7 +250,7 @@ impl Kallsyms {
             .take_while(|e| e.0 == h)
             .map(|e| e.1 as usize)
             .find(|i| table.name(*i) == Some(name))
-            .and_then(|i| table.addrs.get(i).copied())
+            .and_then(|i| Some(table.places.get(i)?.addr))
     }
 }
 
@@ -262,7 +262,6 @@ fn hash(name: &[u8]) -> u32 {
 #[derive(Default)]
 struct Lines {
     names: Vec<u8>,
-    addrs: Vec<u64>,
     places: Vec<Place>,
     /// The start of a line whose end is in the next piece.
     begun: Vec<u8>,
@@ -303,20 +302,18 @@ impl Lines {
                 push_start::<32>(&mut self.names, lines.get(start..).unwrap_or_default(), len.into());
                 let module = lines.get(module).unwrap_or_default();
                 self.names.extend_from_slice(module);
-                self.addrs.push(addr);
-                self.places.push(Place { start: place, len, module: module.len() as u16 });
+                self.places.push(Place { addr, start: place, len, module: module.len() as u16 });
             }
             lines = lines.get(used..).unwrap_or_default();
         }
     }
 
     fn table(self) -> Table {
-        let Lines { mut names, mut addrs, mut places, .. } = self;
+        let Lines { mut names, mut places, .. } = self;
         // Names are copied with what is behind them.
         names.extend([0; 32]);
-        names.shrink_to_fit();
-        sort_by_address(&mut addrs, &mut places);
-        Table { names, addrs, places, found: Found::new() }
+        sort_by_address(&mut places);
+        Table { names, places, found: Found::new() }
     }
 }
 
@@ -348,19 +345,19 @@ impl Table {
             0 => None,
             n => self.names.get(end..end + usize::from(n)),
         };
-        Some(Symbol { addr: *self.addrs.get(i)?, name: self.name(i)?, module })
+        Some(Symbol { addr: p.addr, name: self.name(i)?, module })
     }
 
     /// A plain binary search; its path decides between symbols at one address.
     #[inline]
     fn index(&self, addr: u64) -> Option<usize> {
-        let (mut low, mut high) = (0, self.addrs.len());
+        let (mut low, mut high) = (0, self.places.len());
         while low < high {
             let mid = (low + high) / 2;
-            let begin = *self.addrs.get(mid)?;
+            let begin = self.places.get(mid)?.addr;
             if addr < begin {
                 high = mid;
-            } else if addr == begin || self.addrs.get(mid + 1).is_some_and(|next| addr < *next) {
+            } else if addr == begin || self.places.get(mid + 1).is_some_and(|next| addr < next.addr) {
                 return Some(mid);
             } else {
                 low = mid + 1;
@@ -484,25 +481,11 @@ fn hex8(b: [u8; 8]) -> Option<u32> {
 }
 
 /// Sorts by address; at one address the later line comes first.
-fn sort_by_address(addrs: &mut [u64], places: &mut Vec<Place>) {
-    if !addrs.is_sorted() {
-        let mut order: Vec<(u64, u32)> = addrs.iter().zip(0u32..).map(|(a, i)| (*a, i)).collect();
-        order.sort(); // kallsyms consists of a few sorted runs, which the stable sort finds
-        let moved = order.iter().filter_map(|(_, i)| places.get(*i as usize).copied()).collect();
-        *places = moved;
-        for (a, (sorted, _)) in addrs.iter_mut().zip(&order) {
-            *a = *sorted;
-        }
+fn sort_by_address(places: &mut [Place]) {
+    if !places.is_sorted_by_key(|p| p.addr) {
+        places.sort_by_key(|p| p.addr); // kallsyms consists of sorted runs, which the stable sort finds
     }
-    let mut from = 0;
-    for group in addrs.chunk_by(|a, b| a == b) {
-        if group.len() > 1
-            && let Some(p) = places.get_mut(from..from + group.len())
-        {
-            p.reverse();
-        }
-        from += group.len();
-    }
+    places.chunk_by_mut(|a, b| a.addr == b.addr).filter(|same| same.len() > 1).for_each(<[Place]>::reverse);
 }
 
 #[cfg(test)]
