@@ -280,9 +280,10 @@ impl Compressor {
                         z
                     }
                 };
-                out.resize(start + zstd::zstd_safe::compress_bound(data.len()), 0);
-                let n = zstd.compress_to_buffer(data, out.get_mut(start..).unwrap_or_default()).map_err(fail)?;
-                out.truncate(start + n);
+                out.reserve(zstd::zstd_safe::compress_bound(data.len()));
+                let mut end = std::io::Cursor::new(&mut *out);
+                end.set_position(start as u64);
+                zstd.compress_to_buffer(data, &mut end).map_err(fail)?;
             }
             Codec::Zlib => {
                 let z = self.zlib.get_or_insert_with(|| Compress::new(Compression::new(ZLIB_LEVEL), true));

@@ -138,6 +138,18 @@ impl Source {
         }
     }
 
+    /// Has the system copy bytes of the file to where `to` stands, without a way through this program; how many it copied.
+    /// 0 where it cannot, or at the end of the file.
+    ///
+    /// # Errors
+    /// What the system says when `to` cannot be written.
+    pub(crate) fn copy_range(&self, offset: u64, len: u64, to: &File) -> io::Result<u64> {
+        match &self.inner.bytes {
+            Bytes::File(file) => file.copy_range(offset, len, to),
+            _ => Ok(0),
+        }
+    }
+
     /// Where the next bytes that are not in a hole of the file lie, from `offset` on; the end of the file when there are none.
     /// `offset` itself where holes cannot be told.
     pub fn next_data(&self, offset: u64) -> u64 {
@@ -212,6 +224,25 @@ impl ReadAt {
     fn next_data(&self, offset: u64, _end: u64) -> u64 {
         offset
     }
+
+    #[cfg(target_os = "linux")]
+    fn copy_range(&self, offset: u64, len: u64, to: &File) -> io::Result<u64> {
+        use rustix::io::Errno;
+        let mut at = offset;
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(&self.0, Some(&mut at), to, None, len) {
+            Ok(n) => Ok(n as u64),
+            // Another file system, one that cannot do it, an old kernel, a filter of system calls, no regular file.
+            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::BADF) => Ok(0),
+            Err(Errno::INTR) => self.copy_range(offset, len as u64, to),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn copy_range(&self, _offset: u64, _len: u64, _to: &File) -> io::Result<u64> {
+        Ok(0)
+    }
 }
 
 #[cfg(not(unix))]
@@ -233,6 +264,10 @@ impl ReadAt {
 
     fn next_data(&self, offset: u64, _end: u64) -> u64 {
         offset
+    }
+
+    fn copy_range(&self, _offset: u64, _len: u64, _to: &File) -> io::Result<u64> {
+        Ok(0)
     }
 }
 

@@ -174,3 +174,35 @@ fn damaged_data() {
         }
     }
 }
+
+/// Passing over many records gives the place that as many steps give.
+#[test]
+fn skipping_is_as_stepping() {
+    let mut cpus = cpus();
+    // The same times on two CPUs.
+    cpus.push(cpus[0].clone());
+    let want = expected(&cpus);
+    for form in forms() {
+        let file = open(form.file(&cpus), 1);
+        let mut rng = Rng(11);
+        for _ in 0..8 {
+            let mut m = file.records(&TimeMap::default());
+            let mut at = 0;
+            while at < want.len() {
+                let n = [1, 70, 1100, 2500, 9000][rng.below(5) as usize];
+                let last = match rng.below(3) {
+                    0 => want[at + rng.below((want.len() - at) as u64) as usize].0,
+                    _ => u64::MAX,
+                };
+                let k = want[at..].iter().take(n as usize).take_while(|r| r.0 <= last).count();
+                assert_eq!(m.skip(n, last), k as u64, "{form:?} at {at}: {n} up to {last}");
+                at += k;
+                assert_eq!(m.peek().map(|r| r.ts), want.get(at).map(|r| r.0));
+                assert_eq!(next(&mut m), want.get(at).cloned());
+                at += 1;
+            }
+            assert_eq!(m.skip(5000, u64::MAX), 0);
+        }
+        assert!(file.take_warnings().is_empty());
+    }
+}

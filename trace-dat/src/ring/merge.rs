@@ -11,6 +11,7 @@ use crate::{
         stream::{CpuStream, StreamRecord},
     },
     time::CpuTime,
+    warning::Warnings,
 };
 
 /// One CPU that takes part in a [`Merge`].
@@ -23,6 +24,11 @@ pub struct Input {
     /// Any number that tells the caller where the records belong (a file, a buffer).
     pub tag: u32,
 }
+
+/// Records that are passed at once, at most.
+const MANY: u64 = 1 << 14;
+/// Records that are passed one by one rather than trying more.
+const FEW: u64 = 1 << 10;
 
 /// A record of a [`Merge`].
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +62,8 @@ pub struct Merge {
     /// Whether the first of the heap was handed out, so that its input has to go on first.
     handed_out: bool,
     started: bool,
+    /// So many nanoseconds [`Merge::skip`] tries to pass at once.
+    stride: u64,
     /// On the way back: corrected time and number of each input's present record.
     back: Option<BinaryHeap<(u64, u32)>>,
 }
@@ -63,7 +71,7 @@ pub struct Merge {
 impl Merge {
     /// A merge of these inputs, in this order for equal times.
     pub fn new(inputs: Vec<Input>) -> Merge {
-        Merge { heap: Vec::with_capacity(inputs.len()), inputs, handed_out: false, started: false, back: None }
+        Merge { heap: Vec::with_capacity(inputs.len()), inputs, handed_out: false, started: false, stride: 1 << 16, back: None }
     }
 
     /// The inputs.
@@ -189,6 +197,69 @@ impl Merge {
         self.first()
     }
 
+    /// Passes over at most `n` records, none of them later than `last`; how many. The one behind them is the present record then.
+    pub fn skip(&mut self, n: u64, last: u64) -> u64 {
+        let mut done = 0;
+        let mut stride = self.stride;
+        loop {
+            self.settle();
+            while n - done >= FEW && stride > 0 {
+                match self.skip_before(stride, n - done, last) {
+                    Some(0) => break,
+                    Some(k) => {
+                        done += k;
+                        stride = if k < MANY / 2 { stride.saturating_mul(2) } else { stride };
+                    }
+                    None => stride /= 4,
+                }
+                self.stride = stride.max(FEW);
+            }
+            // One by one: those before the last.
+            for _ in 0..FEW {
+                match self.heap.first() {
+                    Some(&(ts, _)) if done < n && ts <= last => self.handed_out = true,
+                    _ => return done,
+                }
+                done += 1;
+                self.settle();
+            }
+        }
+    }
+
+    /// Passes over the records of the next `stride` nanoseconds, each input by itself, which needs no order between them.
+    ///
+    /// That gives the same place as one by one would: an input that stands at a record before that time goes first, always.
+    /// `None`, and nothing changes, when there are more than `n`.
+    fn skip_before(&mut self, stride: u64, n: u64, last: u64) -> Option<u64> {
+        let Some(&(first, _)) = self.heap.first() else { return Some(0) };
+        let until = first.saturating_add(stride).min(last.saturating_add(1));
+        let n = n.min(MANY);
+        let mut done = 0;
+        let mut from = Vec::with_capacity(self.inputs.len());
+        let told = Warnings::default();
+        for input in &mut self.inputs {
+            from.push((input.stream.save(), input.stream.set_warnings(&told)));
+            while done <= n && input.stream.head_ts().is_some_and(|ts| input.time.correct(ts) < until) {
+                input.stream.advance();
+                done += 1;
+            }
+        }
+        for (input, (place, warnings)) in self.inputs.iter_mut().zip(from) {
+            input.stream.set_warnings(&warnings);
+            if done > n {
+                // What was told of their damage is told again when it is passed.
+                input.stream.restore(place);
+            } else {
+                warnings.append(&told);
+            }
+        }
+        if done > n {
+            return None;
+        }
+        self.stand();
+        Some(done)
+    }
+
     /// Has [`Merge::next`] give the record again that it gave last. Only until [`Merge::peek`] is called.
     pub fn untake(&mut self) {
         self.handed_out = false;
@@ -226,7 +297,7 @@ impl Merge {
     }
 
     /// Has damage told to another list than the file's.
-    pub fn set_warnings(&mut self, warnings: &crate::warning::Warnings) {
+    pub fn set_warnings(&mut self, warnings: &Warnings) {
         for input in &mut self.inputs {
             input.stream.set_warnings(warnings);
         }

@@ -174,9 +174,9 @@ impl CpuStream {
         &self.feed.pool
     }
 
-    /// Has damage told to another list than the file's.
-    pub fn set_warnings(&mut self, warnings: &Warnings) {
-        self.warnings = warnings.clone();
+    /// Has damage told to another list than the file's; the list before.
+    pub fn set_warnings(&mut self, warnings: &Warnings) -> Warnings {
+        std::mem::replace(&mut self.warnings, warnings.clone())
     }
 
     /// How the sub-buffers are laid out.

@@ -17,9 +17,6 @@ use crate::{
     },
 };
 
-/// Bytes that are copied at once.
-const WINDOW: usize = 1 << 20;
-
 /// A place between the events of a CPU: before one of them, or at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
@@ -147,19 +144,21 @@ impl<'a> Cutter<'a> {
         let page = self.layout.size as u64;
         let have = self.file.source().len().saturating_sub(self.cpu.offset).min(self.cpu.size);
         let mut at = from.subbuf;
-        let mut window = vec![0; WINDOW.next_multiple_of(self.layout.size)];
+        let mut single = vec![0; self.layout.size];
         while at < have && (at, 0) < (to.subbuf, to.at) {
             // Whole sub-buffers in one go; one that is cut, alone.
             let whole = to.subbuf.min(have).saturating_sub(at) / page * page;
             let cut_first = at == from.subbuf && from.at > 0;
-            let n = if cut_first || whole == 0 { page.min(have - at) } else { whole.min(window.len() as u64) };
-            let bytes = window.get_mut(..n as usize).unwrap_or_default();
-            self.file.source().read_exact_at("event data", self.cpu.offset.saturating_add(at), bytes)?;
+            let place = self.cpu.offset.saturating_add(at);
             if !cut_first && whole > 0 {
-                writer.sub_buffers(bytes)?;
-            } else {
-                self.one(writer, at, bytes, from, to)?;
+                writer.copy(self.file.source(), place, whole, progress)?;
+                at += whole;
+                continue;
             }
+            let n = page.min(have - at);
+            let bytes = single.get_mut(..n as usize).unwrap_or_default();
+            self.file.source().read_exact_at("event data", place, bytes)?;
+            self.one(writer, at, bytes, from, to)?;
             at += n;
             progress(n);
         }

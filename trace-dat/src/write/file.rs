@@ -87,6 +87,11 @@ impl OutputFile {
         &self.target
     }
 
+    /// Another handle of the file, which shares its position.
+    pub(super) fn handle(&self) -> Option<File> {
+        self.file.try_clone().ok()
+    }
+
     /// Has the system write everything to the disk.
     ///
     /// # Errors

@@ -8,9 +8,6 @@ use crate::{
 };
 use std::io::{Seek, Write};
 
-/// Bytes that are copied at once.
-const WINDOW: usize = 1 << 20;
-
 impl FileHead {
     /// That of `file`: version, machine and codec.
     pub fn of(file: &TraceFile) -> FileHead {
@@ -71,7 +68,7 @@ pub fn copy_cpu<W: Write + Seek>(
     if copy_chunks(writer, file, &stream, progress)? {
         return Ok(());
     }
-    copy_plain(writer, file, buffer, cpu, progress)
+    writer.copy(file.source(), cpu.offset, cpu.size, progress)
 }
 
 /// Copies compressed chunks; `false` when the data is not compressed.
@@ -91,29 +88,4 @@ fn copy_chunks<W: Write + Seek>(
         progress(chunk.packed.into());
     }
     Ok(true)
-}
-
-#[allow(clippy::indexing_slicing, reason = "the window is larger than what is read into it")]
-fn copy_plain<W: Write + Seek>(
-    writer: &mut Writer<W>,
-    file: &TraceFile,
-    buffer: &Buffer,
-    cpu: &CpuData,
-    progress: &mut dyn FnMut(u64),
-) -> Result<()> {
-    let page = file.layout(buffer)?.size;
-    let mut window = vec![0; (WINDOW / page).max(1) * page];
-    let (mut at, mut rest) = (cpu.offset, cpu.size);
-    while rest > 0 {
-        let n = rest.min(window.len() as u64) as usize;
-        file.source().read_exact_at("event data", at, &mut window[..n])?;
-        // A last piece that is no whole sub-buffer gets one.
-        let whole = n.next_multiple_of(page);
-        window[n..whole].fill(0);
-        writer.sub_buffers(&window[..whole])?;
-        at += n as u64;
-        rest -= n as u64;
-        progress(n as u64);
-    }
-    Ok(())
 }

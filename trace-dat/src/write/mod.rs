@@ -35,11 +35,12 @@ mod v6;
 mod v7;
 
 use std::{
+    fs::File,
     io::{Read, Seek, Write},
     path::Path,
 };
 
-use crate::{Endian, Error, LongSize, Result, compress::Codec};
+use crate::{Endian, Error, LongSize, Result, compress::Codec, source::Source};
 
 pub use cut::{Cutter, Position, cut_subbuf};
 pub use file::{OutputFile, same_file};
@@ -52,6 +53,8 @@ pub use spool::{Spool, Spooled};
 
 /// Sub-buffers in one compressed chunk, as the reference has it.
 pub const CHUNK_SUB_BUFFERS: usize = 10;
+/// Bytes that the system copies at once: so often progress is told.
+const COPY_STEP: u64 = 8 << 20;
 
 /// Version of the file format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -171,7 +174,8 @@ impl Writer<OutputFile> {
     pub fn create(path: impl AsRef<Path>, head: FileHead, meta: &Metadata, buffers: Vec<BufferHead>) -> Result<Self> {
         let out = OutputFile::create(path)?;
         let path = out.path().to_path_buf();
-        Self::start(out, path.as_path(), head, meta, buffers)
+        let direct = out.handle();
+        Self::start(out, direct, path.as_path(), head, meta, buffers)
     }
 
     /// Finishes the file and gives it its name.
@@ -204,14 +208,21 @@ impl<W: Write + Seek> Writer<W> {
     /// # Errors
     /// [`Error::Io`] when it cannot be written, [`Error::Unwritable`] when the version has no place for something.
     pub fn new(out: W, head: FileHead, meta: &Metadata, buffers: Vec<BufferHead>) -> Result<Self> {
-        Self::start(out, Path::new("output"), head, meta, buffers)
+        Self::start(out, None, Path::new("output"), head, meta, buffers)
     }
 
-    fn start(out: W, path: &Path, head: FileHead, meta: &Metadata, buffers: Vec<BufferHead>) -> Result<Self> {
+    fn start(
+        out: W,
+        direct: Option<File>,
+        path: &Path,
+        head: FileHead,
+        meta: &Metadata,
+        buffers: Vec<BufferHead>,
+    ) -> Result<Self> {
         if meta.endian() != head.endian {
             return Err(Error::Unwritable("metadata of another byte order".into()));
         }
-        let mut out = Out::new(out, path, head.endian);
+        let mut out = Out::new(out, direct, path, head.endian);
         let mut packers = Packers::new(head.codec, 0);
         let layout = match head.version {
             FileVersion::V6 => Layout::V6(v6::begin(&mut out, &head, meta, &buffers)?),
@@ -295,6 +306,63 @@ impl<W: Write + Seek> Writer<W> {
         Ok(())
     }
 
+    /// Appends whole sub-buffers of the current CPU that lie in `source`, uncompressed. A last piece that is no whole sub-buffer is
+    /// filled up to one.
+    ///
+    /// # Errors
+    /// As [`Writer::sub_buffers`]; when they cannot be read.
+    pub(crate) fn copy(&mut self, source: &Source, offset: u64, len: u64, progress: &mut dyn FnMut(u64)) -> Result<()> {
+        let page = self.page_size()?;
+        let mut done = 0;
+        if self.head.codec == Codec::None && len >= page as u64 {
+            self.drain()?;
+            self.begin_data(page)?;
+            while done < len {
+                let n = self.out.copy(source, offset.saturating_add(done), (len - done).min(COPY_STEP))?;
+                self.current.size += n;
+                self.current.unpacked += n;
+                done += n;
+                progress(n);
+                if n == 0 {
+                    break;
+                }
+            }
+        }
+        let window = page as u64 * if self.head.codec == Codec::None { 32 } else { CHUNK_SUB_BUFFERS as u64 };
+        while done < len {
+            // What the system copied may have ended anywhere.
+            let n = (len - done).min(window - done % window);
+            let mut bytes = self.spare();
+            bytes.resize(n as usize, 0);
+            source.read_exact_at("event data", offset.saturating_add(done), &mut bytes)?;
+            done += n;
+            if done == len {
+                bytes.resize(bytes.len() + (len.next_multiple_of(page as u64) - len) as usize, 0);
+            }
+            self.append(bytes)?;
+            progress(n);
+        }
+        Ok(())
+    }
+
+    /// Appends bytes of the current CPU, where they are compressed whole sub-buffers.
+    fn append(&mut self, bytes: Vec<u8>) -> Result<()> {
+        let page = self.page_size()?;
+        if self.head.codec == Codec::None {
+            self.drain()?;
+            self.begin_data(page)?;
+            self.out.write(&bytes)?;
+            self.current.size += bytes.len() as u64;
+            self.current.unpacked += bytes.len() as u64;
+        } else if self.fill.is_empty() && bytes.len() == page * CHUNK_SUB_BUFFERS {
+            return self.push(Job::Pack(bytes));
+        } else {
+            self.sub_buffers(&bytes)?;
+        }
+        self.keep_spare(bytes);
+        Ok(())
+    }
+
     /// Appends a chunk that is compressed already: kept when the file has the same codec, else packed anew on a worker thread.
     ///
     /// `offset` is its place in its own file, for messages. The unpacked data are whole sub-buffers.
@@ -357,7 +425,7 @@ impl<W: Write + Seek> Writer<W> {
         Ok((out, Summary { compressed, buffers: self.done, size }))
     }
 
-    /// An empty buffer to fill with a chunk, used before if there is one.
+    /// A buffer to fill with a chunk, of any length and content: one that was used before if there is one.
     pub fn spare(&mut self) -> Vec<u8> {
         self.spares.pop().unwrap_or_default()
     }
@@ -404,13 +472,19 @@ impl<W: Write + Seek> Writer<W> {
         if spare.capacity() == 0 {
             spare = bytes;
         }
-        spare.clear();
         if self.fill.capacity() == 0 {
+            spare.clear();
             self.fill = spare;
-        } else if self.spares.len() < 8 {
-            self.spares.push(spare);
+        } else {
+            self.keep_spare(spare);
         }
         Ok(true)
+    }
+
+    fn keep_spare(&mut self, spare: Vec<u8>) {
+        if self.spares.len() < 8 {
+            self.spares.push(spare);
+        }
     }
 
     fn drain(&mut self) -> Result<()> {

@@ -1,15 +1,18 @@
 //! The output with its position, and what is filled in at the end.
 
 use std::{
+    fs::File,
     io::{self, BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
-use crate::{Endian, Error, Result};
+use crate::{Endian, Error, Result, source::Source};
 
 /// An output that knows its position and remembers the numbers that become known later.
 pub(super) struct Out<W: Write + Seek> {
     inner: BufWriter<W>,
+    /// The file behind `inner`, which shares its position, for copies within the system.
+    direct: Option<File>,
     path: PathBuf,
     endian: Endian,
     pos: u64,
@@ -17,9 +20,9 @@ pub(super) struct Out<W: Write + Seek> {
 }
 
 impl<W: Write + Seek> Out<W> {
-    pub fn new(inner: W, path: &Path, endian: Endian) -> Self {
-        let inner = BufWriter::with_capacity(256 * 1024, inner);
-        Out { inner, path: path.to_path_buf(), endian, pos: 0, patches: Vec::new() }
+    pub fn new(inner: W, direct: Option<File>, path: &Path, endian: Endian) -> Self {
+        let inner = BufWriter::with_capacity(64 * 1024, inner);
+        Out { inner, direct, path: path.to_path_buf(), endian, pos: 0, patches: Vec::new() }
     }
 
     pub fn path(&self) -> &Path {
@@ -42,6 +45,18 @@ impl<W: Write + Seek> Out<W> {
         self.inner.write_all(bytes).map_err(|e| self.fail(e))?;
         self.pos += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Copies bytes of `source` as they are; how many, which may be fewer or none: then they have to be read and written.
+    pub fn copy(&mut self, source: &Source, offset: u64, len: u64) -> Result<u64> {
+        let Some(file) = &self.direct else { return Ok(0) };
+        self.inner.flush().map_err(|e| self.fail(e))?;
+        let done = source.copy_range(offset, len, file).map_err(|e| self.fail(e))?;
+        self.pos += done;
+        if done == 0 {
+            self.direct = None;
+        }
+        Ok(done)
     }
 
     pub fn u16(&mut self, v: u16) -> Result<()> {

@@ -1,21 +1,27 @@
 //! `split`: a file in pieces, by time, events or sub-buffers.
 
+mod cuts;
+
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::atomic::Ordering,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use trace_dat::{
     TraceFile,
-    ring::merge::{Input, Merge},
+    ring::merge::Input,
     write::{self, BufferHead, Cutter, FileHead, Metadata, Position, Writer},
 };
 
 use crate::cli::{self, Ctx};
 use crate::files::{self, progress::Progress};
+use cuts::{Cuts, Limit, Walked};
 
 /// Defines the options.
 pub fn command() -> Command {
@@ -52,19 +58,6 @@ pub fn command() -> Command {
         )
 }
 
-/// Where a piece ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Limit {
-    /// Not before the end.
-    None,
-    /// Nanoseconds after its first event.
-    Time(u64),
-    /// Number of events.
-    Events(u64),
-    /// Number of sub-buffers.
-    Pages(u64),
-}
-
 /// A buffer that goes into the pieces.
 #[derive(Debug, PartialEq, Eq)]
 struct Chosen {
@@ -78,14 +71,10 @@ struct Split<'a> {
     file: &'a TraceFile,
     meta: Metadata,
     heads: Vec<BufferHead>,
-    limit: Limit,
-    per_cpu: bool,
-    start: Option<u64>,
-    end: Option<u64>,
     progress: Progress,
-    /// Bytes copied and, where events are counted, walked over.
+    /// Bytes copied, and how far the search for the cuts is where that takes time.
     copied: u64,
-    walked: u64,
+    walked: Option<&'a Walked>,
 }
 
 /// One CPU of a chosen buffer.
@@ -147,26 +136,28 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
         }
     }
     let total: u64 = lanes.iter().map(|l| l.cpu.size).sum();
-    let counts = per_cpu || matches!(limit, Limit::Events(_));
+    let cuts = Cuts { limit, per_cpu, start, end, repeat: m.get_count("repeat") > 0 };
+    let walked = Walked::default();
     let mut split = Split {
         file: &file,
         meta: Metadata::of(&file)?,
         heads,
-        limit,
-        per_cpu,
-        start,
-        end,
-        progress: Progress::bytes(total * if counts { 2 } else { 1 }),
+        progress: Progress::bytes(total * if cuts.counts() { 2 } else { 1 }),
         copied: 0,
-        walked: 0,
+        walked: cuts.counts().then_some(&walked),
     };
-    let repeat = m.get_count("repeat") > 0;
     let output = m.get_one::<PathBuf>("output");
-    let pieces = if split.per_cpu {
-        split.by_cpu(&mut lanes, inputs, repeat, &input, output)
-    } else {
-        split.merged(&mut lanes, inputs, repeat, &input, output)
-    };
+    let name = |n: usize| piece_name(&input, output, cuts.repeat.then_some(n));
+    let cpus: Vec<_> = lanes.iter().map(|l| l.cpu).collect();
+    let pieces = std::thread::scope(|s| {
+        // Few are found ahead: who finds no place for a piece shall not wait long.
+        let (found, places) = bounded(2);
+        s.spawn(|| {
+            let found = found;
+            cuts.find(inputs, &cpus, &walked, &mut |p| found.send(p).is_ok());
+        });
+        split.pieces(&mut lanes, &places, &name)
+    });
     drop(split);
     damaged |= files::warn(&cx.program, &file);
     pieces?;
@@ -265,6 +256,44 @@ fn piece_name(input: &Path, output: Option<&PathBuf>, number: Option<usize>) -> 
 }
 
 impl Split<'_> {
+    /// Writes the pieces up to the places that come.
+    fn pieces(
+        &mut self,
+        lanes: &mut [Lane<'_>],
+        places: &Receiver<Vec<Position>>,
+        name: &dyn Fn(usize) -> PathBuf,
+    ) -> anyhow::Result<()> {
+        let begin = self.next(places).context("nothing was found")?;
+        for (lane, at) in lanes.iter_mut().zip(begin) {
+            lane.next = at;
+        }
+        for number in 1.. {
+            let Some(ends) = self.next(places) else { break };
+            self.piece(lanes, &ends, &name(number))?;
+        }
+        Ok(())
+    }
+
+    /// The next places; waits for them.
+    fn next(&mut self, places: &Receiver<Vec<Position>>) -> Option<Vec<Position>> {
+        loop {
+            match places.recv_timeout(Duration::from_millis(100)) {
+                Ok(found) => return Some(found),
+                Err(RecvTimeoutError::Timeout) => self.show(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    fn show(&mut self) {
+        let mut done = self.copied;
+        if let Some(walked) = self.walked {
+            done += walked.bytes.load(Ordering::Relaxed);
+            self.progress.events(walked.events.load(Ordering::Relaxed));
+        }
+        self.progress.set(done);
+    }
+
     /// Writes one piece: for each CPU the events from where the last piece ended up to `ends`.
     fn piece(&mut self, lanes: &mut [Lane<'_>], ends: &[Position], name: &Path) -> anyhow::Result<()> {
         files::not_an_input(name, &[self.file.path().to_path_buf()])?;
@@ -274,7 +303,7 @@ impl Split<'_> {
                 writer.cpu(lane.place.0, lane.place.1)?;
                 lane.cutter.copy(&mut writer, lane.next, end, &mut |n| {
                     self.copied += n;
-                    self.progress.set(self.copied + self.walked);
+                    self.show();
                 })?;
                 lane.next = end;
             }
@@ -283,127 +312,6 @@ impl Split<'_> {
         files::print_offsets(&summary, &mut crate::output::guard::stderr())?;
         Ok(())
     }
-
-    /// Pieces of all CPUs together, in the order of time.
-    fn merged(
-        &mut self,
-        lanes: &mut [Lane<'_>],
-        inputs: Vec<Input>,
-        repeat: bool,
-        input: &Path,
-        output: Option<&PathBuf>,
-    ) -> anyhow::Result<()> {
-        let mut merge = Merge::new(inputs);
-        if let Some(start) = self.start {
-            merge.seek(start);
-        }
-        let mut first = merge.peek().map(|r| r.ts);
-        for (lane, input) in lanes.iter_mut().zip(merge.inputs()) {
-            lane.next = Position::of(&input.stream, &lane.cpu);
-        }
-        let end = self.end.unwrap_or(u64::MAX);
-        for number in 1.. {
-            let last = match (self.limit, first) {
-                (Limit::Time(n), Some(ts)) => ts.saturating_add(n).min(end),
-                _ => end,
-            };
-            let mut left = match self.limit {
-                Limit::Events(n) => n,
-                _ => u64::MAX,
-            };
-            // Without a limit of events or time the piece goes to the end, and nothing needs to be walked over.
-            let open = last == u64::MAX && left == u64::MAX;
-            let counts = left < u64::MAX;
-            if !open && !counts {
-                // A time is found by the headers of sub-buffers.
-                merge.seek(last.saturating_add(1));
-            }
-            while counts && left > 0 && merge.peek().is_some_and(|r| r.ts <= last) {
-                merge.next();
-                left -= 1;
-                self.progress.tick(|| self.copied + merge.consumed());
-            }
-            self.walked = if counts { merge.consumed() } else { 0 };
-            first = if open { None } else { merge.peek().map(|r| r.ts) };
-            let ends: Vec<Position> = match open {
-                true => lanes.iter().map(|_| Position::END).collect(),
-                false => lanes.iter().zip(merge.inputs()).map(|(l, i)| Position::of(&i.stream, &l.cpu)).collect(),
-            };
-            self.piece(lanes, &ends, &piece_name(input, output, repeat.then_some(number)))?;
-            if !repeat || first.is_none_or(|ts| ts > end) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Pieces whose size counts for each CPU by itself.
-    fn by_cpu(
-        &mut self,
-        lanes: &mut [Lane<'_>],
-        mut inputs: Vec<Input>,
-        repeat: bool,
-        input: &Path,
-        output: Option<&PathBuf>,
-    ) -> anyhow::Result<()> {
-        let end = self.end.unwrap_or(u64::MAX);
-        for (lane, input) in lanes.iter_mut().zip(&mut inputs) {
-            let start = self.start.unwrap_or(0);
-            let mut there = match start {
-                0 => input.stream.advance(),
-                _ => input.stream.seek(input.time.stored_before(start)),
-            };
-            while there && ts(input).is_some_and(|ts| ts < start) {
-                there = input.stream.advance();
-            }
-            lane.next = Position::of(&input.stream, &lane.cpu);
-        }
-        for number in 1.. {
-            let mut ends = Vec::with_capacity(lanes.len());
-            let mut more = false;
-            for (lane, input) in lanes.iter().zip(&mut inputs) {
-                let first = ts(input);
-                let last = match (self.limit, first) {
-                    (Limit::Time(n), Some(ts)) => ts.saturating_add(n).min(end),
-                    _ => end,
-                };
-                let (mut events, mut pages, mut page) = (0, 0, None);
-                while let Some(now) = ts(input) {
-                    let here = input.stream.current().map(|r| r.subbuf_offset());
-                    if here != page {
-                        page = here;
-                        pages += 1;
-                    }
-                    let full = match self.limit {
-                        Limit::Events(n) => events >= n,
-                        Limit::Pages(n) => pages > n,
-                        _ => false,
-                    };
-                    if full || now > last {
-                        break;
-                    }
-                    events += 1;
-                    self.progress.tick(|| self.copied + self.walked);
-                    if !input.stream.advance() {
-                        break;
-                    }
-                }
-                more |= ts(input).is_some_and(|ts| ts <= end);
-                ends.push(Position::of(&input.stream, &lane.cpu));
-            }
-            self.walked = inputs.iter().map(|i| i.stream.consumed()).sum();
-            self.piece(lanes, &ends, &piece_name(input, output, repeat.then_some(number)))?;
-            if !repeat || !more {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Corrected time of the event that an input stands at.
-fn ts(input: &Input) -> Option<u64> {
-    input.stream.current().map(|r| input.time.correct(r.record().ts))
 }
 
 #[cfg(test)]

@@ -63,6 +63,11 @@ impl Progress {
         }
     }
 
+    /// So many events are done in all.
+    pub fn events(&mut self, events: u64) {
+        self.events = events;
+    }
+
     fn show(&mut self) {
         if !self.terminal {
             return;
