@@ -71,7 +71,14 @@ pub struct Merge {
 impl Merge {
     /// A merge of these inputs, in this order for equal times.
     pub fn new(inputs: Vec<Input>) -> Merge {
-        Merge { heap: Vec::with_capacity(inputs.len()), inputs, handed_out: false, started: false, stride: 1 << 16, back: None }
+        Merge {
+            heap: Vec::with_capacity(inputs.len()),
+            inputs,
+            handed_out: false,
+            started: false,
+            stride: 1 << 16,
+            back: None,
+        }
     }
 
     /// The inputs.
