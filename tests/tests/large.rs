@@ -81,8 +81,51 @@ fn ten_gigabytes_show_their_last_lines_at_once() -> Result<()> {
 }
 
 /// A report of `path` on so many threads: output, messages, status.
-fn on_threads(path: &Path, threads: usize) -> Result<std::process::Output> {
-    Ok(Command::new(programs::tracecmd()).args(["report", "--threads", &threads.to_string()]).arg(path).output()?)
+fn on_threads(path: &Path, threads: usize, options: &[&str]) -> Result<std::process::Output> {
+    let mut command = Command::new(programs::tracecmd());
+    Ok(command.args(["report", "--threads", &threads.to_string()]).args(options).arg(path).output()?)
+}
+
+/// Other ways of showing records: as JSON, and only some of them.
+const WAYS: [&[&str]; 5] = [
+    &["--json"],
+    &["-F", ".*: common_pid % 7 != 1"],
+    &["--json", "-v", "-F", ".*: CPU == 1"],
+    &["-I", "--cpu", "0"],
+    &["-F", "sys_enter.*,func.*,raw_syscalls"],
+];
+
+/// What is shown as JSON, or of some records only, is the same on any number of threads: also where stacks follow events that a
+/// filter hides.
+#[test]
+fn threads_show_the_same_in_every_way() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("x.dat");
+    let fixture = |name: &str| Kind::Like(programs::workspace().join("fixtures").join(name));
+    let kinds = [
+        (Kind::Mix(Mix::Syscalls), Codec::None),
+        (Kind::Mix(Mix::Graph), Codec::Zstd),
+        (Kind::Mix(Mix::Mixed), Codec::Zlib),
+        (fixture("x86_64-6.1-stack-zlib.dat"), Codec::Zstd),
+    ];
+    for (kind, codec) in kinds {
+        let plan = Plan { kind, codec, amount: Amount::Events(200_000), ..Plan::default() };
+        generate(&plan, &path)?;
+        for options in WAYS {
+            let one = on_threads(&path, 1, options)?;
+            if !one.status.success() {
+                // No event of this file has the names of the filter.
+                assert_eq!(options[1], WAYS[4][1], "{}", String::from_utf8_lossy(&one.stderr));
+                continue;
+            }
+            assert!(one.stdout.len() > 100_000, "{:?} {options:?}: {} bytes", plan.kind, one.stdout.len());
+            for threads in [2, 5] {
+                let many = on_threads(&path, threads, options)?;
+                assert!(many.stdout == one.stdout, "{:?} {options:?}: other lines on {threads} threads", plan.kind);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Replaces the sub-buffers of a file without compression: those with this many bytes whose header looks like one.
@@ -106,10 +149,10 @@ fn threads_print_the_same() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("x.dat");
     let same = |what: &str, damaged: bool| -> Result<()> {
-        let one = on_threads(&path, 1)?;
+        let one = on_threads(&path, 1, &[])?;
         assert_eq!(!one.stderr.is_empty(), damaged, "{what}: {}", String::from_utf8_lossy(&one.stderr));
         for threads in [2, 3, 5] {
-            let many = on_threads(&path, threads)?;
+            let many = on_threads(&path, threads, &[])?;
             assert!(many.stdout == one.stdout, "{what}: other lines on {threads} threads");
             assert_eq!(
                 String::from_utf8_lossy(&many.stderr),

@@ -107,8 +107,34 @@ pub struct FilterSet {
 /// What must be remembered between the records of one buffer (top or instance): one for each.
 #[derive(Clone, Debug, Default)]
 pub struct FilterState {
-    /// For each CPU whether a record was shown that no stack record has followed yet.
-    last: Vec<bool>,
+    /// For each CPU whether a record was shown that no stack record has followed yet; `None`: not known.
+    last: Vec<Option<bool>>,
+    /// The records before are not known.
+    middle: bool,
+}
+
+impl FilterState {
+    /// What is remembered in the middle of a file, when the records before were not looked at.
+    pub fn middle() -> FilterState {
+        FilterState { last: Vec::new(), middle: true }
+    }
+
+    /// Takes what is not known from what was remembered at the place where this one began.
+    pub fn follow(&mut self, before: &FilterState) {
+        if !self.middle {
+            return;
+        }
+        self.middle = before.middle;
+        for (cpu, last) in before.last.iter().enumerate() {
+            match self.last.get_mut(cpu) {
+                Some(own) => *own = own.or(*last),
+                None => self.last.push(*last),
+            }
+        }
+        if !self.middle {
+            self.last.iter_mut().for_each(|last| *last = last.or(Some(false)));
+        }
+    }
 }
 
 /// CPUs beyond this share the state of one.
@@ -134,26 +160,34 @@ impl FilterSet {
     /// Whether a record is shown: some filter accepts it, or there are none but hiding ones, and no hiding one accepts it. A
     /// stack record that no filter accepts is shown once behind each shown record of its CPU.
     pub fn shows(&self, state: &mut FilterState, dec: &Decoder, rec: &Record<'_>, seq: u64) -> bool {
+        self.decide(state, dec, rec, seq).unwrap_or(false)
+    }
+
+    /// As [`FilterSet::shows`]; `None` for a stack record whose event was not seen by a state that began [in the
+    /// middle](FilterState::middle).
+    pub fn decide(&self, state: &mut FilterState, dec: &Decoder, rec: &Record<'_>, seq: u64) -> Option<bool> {
         if self.is_empty() {
-            return true;
+            return Some(true);
         }
         let any = |list: &[Filter]| list.iter().any(|f| f.accepts(dec, rec, seq) == Some(true));
         let hidden = any(&self.hide);
         let shown = !hidden && (self.show.is_empty() || any(&self.show));
         let cpu = (rec.cpu as usize).min(MAX_CPUS);
         if state.last.len() <= cpu {
-            state.last.resize(cpu + 1, false);
+            state.last.resize(cpu + 1, (!state.middle).then_some(false));
         }
-        let Some(last) = state.last.get_mut(cpu) else { return shown };
+        let Some(last) = state.last.get_mut(cpu) else { return Some(shown) };
         if shown {
-            *last = true;
-            return true;
+            *last = Some(true);
+            return Some(true);
         }
         let id = rec.data.first_chunk::<2>().map(|b| dec.endian().u16(*b));
         if id.is_some() && self.stacks.contains(&id) {
-            return std::mem::replace(last, false) && !hidden;
+            let before = (*last)?;
+            *last = Some(false);
+            return Some(before && !hidden);
         }
-        false
+        Some(false)
     }
 
     /// Appends the compiled filters in the order given, those that show first (`report -T`).

@@ -2,7 +2,7 @@
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
 use rustc_hash::FxHashMap;
 use trace_dat::{Decoder, Record, format::Event, read::TraceFile};
@@ -173,10 +173,11 @@ impl Books {
 /// Reads the file and prints the table.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// When the file cannot be read or is a latency trace.
 pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     let path = input(m);
     let file = TraceFile::open(&path)?;
+    ensure!(file.latency_texts().is_empty(), "a latency trace has no records to count");
     let dec = file.decoder();
     let mut books = Books::new(&dec);
     let time = file.time_map(true);

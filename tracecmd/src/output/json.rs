@@ -5,11 +5,12 @@ use trace_dat::{
     comm::UNKNOWN,
     format::{Event, Field, FieldFlags},
     plugin::PrintCx,
+    short::{ShortText, push_start},
 };
 
 use crate::report::{
     batch::Batch,
-    layout::{TimeFormat, push_flags, push_num},
+    layout::{TimeFormat, push_digits, push_flags, push_num},
     line::Line,
     pipeline,
     stream::Stream,
@@ -33,7 +34,7 @@ enum Kind {
 #[derive(Clone, Debug)]
 struct Column {
     /// `"name":`, with the comma before it unless it is the first.
-    key: Box<[u8]>,
+    key: ShortText,
     kind: Kind,
     offset: usize,
     size: usize,
@@ -60,7 +61,7 @@ impl Column {
         };
         let relative = has(FieldFlags::RELATIVE);
         let dynamic = (has(FieldFlags::DYNAMIC) || relative).then_some(relative);
-        Column { key: key.into(), kind, offset: field.offset, size: field.size, dynamic }
+        Column { key: ShortText::new(&key), kind, offset: field.offset, size: field.size, dynamic }
     }
 
     /// The bytes of the value in a record.
@@ -80,10 +81,13 @@ impl Column {
     }
 
     fn push(&self, endian: Endian, data: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.key);
+        self.key.push(out);
         match self.kind {
             Kind::Unsigned | Kind::Signed => {
                 match endian.uint(data, self.offset, self.size) {
+                    // Most numbers are small.
+                    Some(n) if n < 10 => out.push(b'0' + n as u8),
+                    Some(n) if n < 100 => push_digits::<2>(out, n as u32),
                     Some(n) if self.kind == Kind::Signed => push_num(out, sign_extend(n, self.size)),
                     Some(n) => push_num(out, n),
                     // Not in this record, or of a size that no number has.
@@ -151,13 +155,19 @@ fn hidden(text: &[u8]) -> Option<(char, usize)> {
     }
 }
 
+/// Whether the text is a JSON string as it is.
+///
+/// Nearly all texts are plain ASCII; the whole text is looked at without a branch, which compilers turn into vector code.
+fn is_plain(text: &[u8]) -> bool {
+    let special = |b: u8| (b < b' ') | (b == b'"') | (b == b'\\') | (b >= 0x7f);
+    !text.iter().fold(false, |any, b| any | special(*b))
+}
+
 /// Appends a JSON string. Bytes that are no UTF-8 become U+FFFD.
 pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
-    // Nearly all texts are plain ASCII; the whole text is looked at without a branch, which compilers turn into vector code.
-    let special = |b: u8| (b < b' ') | (b == b'"') | (b == b'\\') | (b >= 0x7f);
-    if !text.iter().fold(false, |any, b| any | special(*b)) {
-        out.extend_from_slice(text);
+    if is_plain(text) {
+        push_start::<32>(out, text, text.len());
         out.push(b'"');
         return;
     }
@@ -199,7 +209,7 @@ pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
 struct Shape<'a> {
     event: &'a Event,
     /// `TYPE,"system":"…","event":"…","fields":{`, behind `"common_type":`
-    head: Box<[u8]>,
+    head: ShortText<96>,
     columns: Vec<Column>,
 }
 
@@ -213,7 +223,7 @@ impl<'a> Shape<'a> {
         push_string(&mut head, event.name.as_bytes());
         head.extend_from_slice(b",\"fields\":{");
         let columns = event.fields.iter().enumerate().map(|(i, f)| Column::new(f, i == 0)).collect();
-        Shape { event, head: head.into(), columns }
+        Shape { event, head: ShortText::new(&head), columns }
     }
 }
 
@@ -224,16 +234,46 @@ pub struct JsonPrinter<'a> {
     shapes: Vec<Vec<Option<Shape<'a>>>>,
     /// By stream: `,"buffer":"…"` and what else is the same for all its lines.
     origins: Vec<Vec<u8>>,
+    /// By stream and CPU: `,"cpu":…` and what follows.
+    places: Vec<Vec<ShortText<64>>>,
+    time: Time,
     text: Vec<u8>,
     /// Texts of common fields, by input and their values.
     commons: Vec<Common>,
+}
+
+/// CPUs whose text is kept.
+const PLACES: usize = 256;
+
+/// The upper digits of times, which are the same for many.
+#[derive(Debug, Default)]
+struct Time {
+    /// The time without its last six digits.
+    millis: u64,
+    text: ShortText,
+}
+
+impl Time {
+    #[inline(always)]
+    fn push(&mut self, out: &mut Vec<u8>, ts: u64) {
+        let (millis, rest) = (ts / 1_000_000, (ts % 1_000_000) as u32);
+        if millis == 0 {
+            return push_num(out, rest);
+        }
+        if millis != self.millis {
+            self.millis = millis;
+            self.text = ShortText::new(millis.to_string().as_bytes());
+        }
+        self.text.push(out);
+        push_digits::<6>(out, rest);
+    }
 }
 
 /// Number of the texts that are kept; a power of two.
 const COMMONS: usize = 256;
 
 /// What a text is of, and the text.
-type Common = (Option<(usize, (i32, u8, u8))>, Vec<u8>);
+type Common = (Option<(usize, (i32, u8, u8))>, ShortText<128>);
 
 impl<'a> JsonPrinter<'a> {
     /// A printer for records of these streams; `files` are the names of the inputs, shown when there are several.
@@ -251,8 +291,10 @@ impl<'a> JsonPrinter<'a> {
             streams,
             shapes: vec![Vec::new(); files.len()],
             origins: streams.iter().map(origin).collect(),
+            places: vec![Vec::new(); streams.len()],
+            time: Time::default(),
             text: Vec::new(),
-            commons: vec![(None, Vec::new()); COMMONS],
+            commons: vec![(None, ShortText::EMPTY); COMMONS],
         }
     }
 
@@ -276,7 +318,7 @@ impl<'a> JsonPrinter<'a> {
         let place = (pid as usize ^ usize::from(flags) << 3 ^ usize::from(preempt) << 4) % COMMONS;
         let key = (stream.input, common);
         if let Some(kept) = self.commons.get(place).filter(|c| c.0 == Some(key)) {
-            out.extend_from_slice(&kept.1);
+            kept.1.push(out);
             return;
         }
         let start = out.len();
@@ -294,9 +336,34 @@ impl<'a> JsonPrinter<'a> {
         out.extend_from_slice(b",\"common_type\":");
         // Only a name that stays is kept: another one may be learnt later.
         if let (Some(_), false, Some(kept)) = (comm, stream.dec.comms().may_change(pid), self.commons.get_mut(place)) {
-            kept.0 = Some(key);
-            kept.1.clear();
-            kept.1.extend_from_slice(out.get(start..).unwrap_or_default());
+            *kept = (Some(key), ShortText::new(out.get(start..).unwrap_or_default()));
+        }
+    }
+
+    /// Appends CPU, buffer and file.
+    #[inline(always)]
+    fn push_place(&mut self, out: &mut Vec<u8>, stream: usize, cpu: u32) {
+        let kept = self.places.get(stream).and_then(|p| p.get(cpu as usize)).filter(|text| !text.is_empty());
+        match kept {
+            Some(text) => text.push(out),
+            None => self.push_new_place(out, stream, cpu),
+        }
+    }
+
+    #[cold]
+    fn push_new_place(&mut self, out: &mut Vec<u8>, stream: usize, cpu: u32) {
+        let start = out.len();
+        out.extend_from_slice(b",\"cpu\":");
+        push_num(out, cpu);
+        out.extend_from_slice(self.origins.get(stream).map(Vec::as_slice).unwrap_or_default());
+        let at = cpu as usize;
+        if let Some(places) = self.places.get_mut(stream).filter(|_| at < PLACES) {
+            if places.len() <= at {
+                places.resize(at + 1, ShortText::EMPTY);
+            }
+            if let Some(place) = places.get_mut(at) {
+                *place = ShortText::new(out.get(start..).unwrap_or_default());
+            }
         }
     }
 
@@ -307,10 +374,8 @@ impl<'a> JsonPrinter<'a> {
         let (pid, flags, preempt) = stream.common.read(data);
 
         out.extend_from_slice(if stream.time == TimeFormat::Count { b"{\"clock\":" } else { b"{\"ts\":" });
-        push_num(out, line.ts);
-        out.extend_from_slice(b",\"cpu\":");
-        push_num(out, cpu);
-        out.extend_from_slice(self.origins.get(line.stream as usize).map(Vec::as_slice).unwrap_or_default());
+        self.time.push(out, line.ts);
+        self.push_place(out, line.stream as usize, cpu);
         if let Some(extra) = line.extra {
             match extra.lost {
                 Lost::None => {}
@@ -327,30 +392,35 @@ impl<'a> JsonPrinter<'a> {
         }
         self.push_common(out, stream, (pid, flags, preempt), line.seq);
 
-        let mut text = std::mem::take(&mut self.text);
-        text.clear();
         match self.shape(stream, data) {
             Some(shape) => {
-                out.extend_from_slice(&shape.head);
+                shape.head.push(out);
                 for column in &shape.columns {
                     column.push(stream.dec.endian(), data, out);
                 }
                 let (dec, event) = (&*stream.dec, shape.event);
                 let (note, seq) = (line.note, line.seq);
                 let cx = PrintCx { dec, event, rec: line.rec, reach: line.reach, ts: line.ts, note, seq };
-                dec.print_info(&cx, &mut text);
-                if text.last() == Some(&b'\n') {
-                    text.pop();
+                out.extend_from_slice(b"},\"text\":\"");
+                let start = out.len();
+                dec.print_info(&cx, out);
+                if out.len() > start && out.last() == Some(&b'\n') {
+                    out.pop();
                 }
-                out.extend_from_slice(b"},\"text\":");
-                push_string(out, &text);
+                if is_plain(out.get(start..).unwrap_or_default()) {
+                    out.push(b'"');
+                } else {
+                    self.text.clear();
+                    self.text.extend_from_slice(out.get(start..).unwrap_or_default());
+                    out.truncate(start - 1);
+                    push_string(out, &self.text);
+                }
             }
             None => {
                 push_num(out, data.first_chunk::<2>().map_or(0, |b| stream.dec.endian().u16(*b)));
                 out.extend_from_slice(b",\"system\":null,\"event\":null,\"fields\":{},\"text\":null");
             }
         }
-        self.text = text;
         out.extend_from_slice(b"}\n");
     }
 }

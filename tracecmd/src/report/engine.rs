@@ -112,6 +112,8 @@ pub struct Pass<'a> {
     pub skip: u64,
     /// Shown records after which the pass ends.
     pub limit: Option<u64>,
+    /// A part ends with its first record, shown or not.
+    pub one: bool,
     /// `-w`: looks at every shown record; gives the wakeup latency to be shown with it.
     pub wakeup: Option<Box<dyn FnMut(u32, &trace_dat::Record<'_>, u64) -> Option<u64> + 'a>>,
     places: Option<debug::Places>,
@@ -134,6 +136,7 @@ impl<'a> Pass<'a> {
             until: None,
             skip: 0,
             limit: None,
+            one: false,
             wakeup: None,
             sequencer: Sequencer::new(),
             events: Events::default(),
@@ -171,11 +174,11 @@ impl<'a> Pass<'a> {
     }
 
     /// Whether every line depends on its record and the next one alone, as far as the options tell: then [`Pass::run_part`] may
-    /// begin and end anywhere.
+    /// begin and end anywhere. Where a filter needs the records before, it ends.
     pub fn can_be_cut(&self) -> bool {
         let Wants { ts_diff, ts_check, boundary, debug } = self.wants;
         let whole = self.until.is_none() && self.limit.is_none() && self.skip == 0 && self.wakeup.is_none();
-        whole && !(ts_diff || ts_check || boundary || debug || self.select.is_active())
+        whole && !(ts_diff || ts_check || boundary || debug)
     }
 
     /// Runs through all records. False when `to` had enough before the end.
@@ -220,8 +223,16 @@ impl<'a> Pass<'a> {
                 Some(places) => places.is_first(tag, input, record.stream_record.subbuf_offset()),
                 None => false,
             };
-            if self.select.is_active() && !self.select.shows(tag, stream, &record, seq) {
-                continue;
+            if self.select.is_active() {
+                match self.select.shows(tag, stream, &record, seq) {
+                    Some(true) => {}
+                    None if PART => {
+                        merge.untake();
+                        return if to.send() { End::NeedsOrder } else { End::Closed };
+                    }
+                    _ if PART && self.one => return if to.send() { End::Limit } else { End::Closed },
+                    _ => continue,
+                }
             }
             let texts = match layout {
                 Some(layout) if self.wants.boundary => {
@@ -287,7 +298,7 @@ impl<'a> Pass<'a> {
             seq += 1;
             shown_ts = Some(ts);
             let full = batch.is_full(enough);
-            let end = self.limit.is_some_and(|limit| seq - self.skip.min(seq) >= limit);
+            let end = self.limit.is_some_and(|limit| seq - self.skip.min(seq) >= limit) || (PART && self.one);
             if full || end {
                 enough = (enough * 4).min(4096);
                 if !to.send() {

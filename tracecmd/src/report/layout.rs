@@ -42,7 +42,7 @@ const TWO_DIGITS: [[u8; 2]; 128] = {
 
 /// Appends exactly `N` digits of `n`, which must be below 10^N.
 #[inline(always)]
-fn push_digits<const N: usize>(out: &mut Vec<u8>, mut n: u32) {
+pub fn push_digits<const N: usize>(out: &mut Vec<u8>, mut n: u32) {
     let mut text = [b'0'; N];
     for two in text.rchunks_mut(2) {
         match two {

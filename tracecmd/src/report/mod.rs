@@ -152,15 +152,20 @@ fn show(options: &ReportOptions, inputs: &Inputs, terminal: bool, out: &mut File
         Some(Shown::BadFormat) => return Ok(facts::BAD_FORMAT_STATUS),
         Some(Shown::Nothing) => {}
     }
-    let several = inputs.inputs.len() > 1;
-    let text = |input: &inputs::Input| !input.file.latency_texts().is_empty();
-    if inputs.inputs.iter().any(text) {
-        ensure!(!several, "a latency trace can only be shown alone");
+    if inputs.inputs.iter().any(|input| is_latency(&input.file)) {
+        ensure!(inputs.inputs.len() < 2, LATENCY_ALONE);
         quietly(show_latency(inputs, &mut Guard::new(out, terminal)))?;
         return Ok(0);
     }
     show_records(options, inputs, filters, terminal, out)?;
     Ok(0)
+}
+
+const LATENCY_ALONE: &str = "a latency trace can only be shown alone";
+
+/// Whether the file has the text of a latency tracer in place of records.
+fn is_latency(file: &trace_dat::TraceFile) -> bool {
+    !file.latency_texts().is_empty()
 }
 
 /// A reader of the output that has gone is no error: nothing is left to be done then.
@@ -187,6 +192,12 @@ fn show_facts(options: &ReportOptions, inputs: &Inputs, out: &mut impl Write) ->
             }
             out.write_all(&input.prefix)?;
             writeln!(out, "cpus={}", input.file.cpu_count())?;
+            // Its text stands here, whatever else was asked for.
+            if is_latency(&input.file) {
+                out.flush()?;
+                ensure!(inputs.inputs.len() < 2, LATENCY_ALONE);
+                continue;
+            }
             if facts::second(options, input, &mut out)? == Shown::Done {
                 shown = Shown::Done;
             } else if options.shows_info() {
@@ -241,42 +252,29 @@ fn show_records(
         return show_profile(options, inputs, pass, &mut Guard::new(out, terminal));
     }
     let threads = options.threads.unwrap_or_else(default_threads);
+    let whole = options.from.or(options.to).is_none() && options.head.or(options.tail).is_none();
     if options.json {
         let files: Vec<String> = inputs
             .inputs
             .iter()
             .map(|i| String::from_utf8_lossy(&options::base_name(&i.arg.path)).into_owned())
             .collect();
-        print(out, threads, || JsonPrinter::new(&inputs.streams, &files), &mut pass)
-    } else {
-        let paint = match options.color {
-            ColorWhen::Auto if terminal => Paint::auto(),
-            ColorWhen::Always => Paint(true),
-            _ => Paint(false),
-        };
-        let columns = Columns {
-            latency: options.latency,
-            raw: options.print.raw,
-            ts_diff: options.ts_diff,
-            paint,
-            guard: terminal,
-        };
-        let whole = options.from.or(options.to).is_none() && options.head.or(options.tail).is_none();
-        if whole {
-            match slices::run(out, threads, inputs, columns, &pass).context("cannot write the report")? {
-                Some(Outcome::Done | Outcome::Closed) => return Ok(()),
-                Some(Outcome::Rest(merges)) => *pass.merges_mut() = merges,
-                None => {}
-            }
-        }
-        print(out, threads, || TextPrinter::new(&inputs.streams, columns), &mut pass)?;
-        if let Some(wakeups) = &wakeups {
-            let mut text = Vec::new();
-            wakeups.borrow().summary(&mut text);
-            quietly(Guard::new(out, terminal).write_all(&text).map_err(Into::into))?;
-        }
-        Ok(())
+        return print(out, threads, inputs, whole, &|| JsonPrinter::new(&inputs.streams, &files), &mut pass);
     }
+    let paint = match options.color {
+        ColorWhen::Auto if terminal => Paint::auto(),
+        ColorWhen::Always => Paint(true),
+        _ => Paint(false),
+    };
+    let columns =
+        Columns { latency: options.latency, raw: options.print.raw, ts_diff: options.ts_diff, paint, guard: terminal };
+    print(out, threads, inputs, whole, &|| TextPrinter::new(&inputs.streams, columns), &mut pass)?;
+    if let Some(wakeups) = &wakeups {
+        let mut text = Vec::new();
+        wakeups.borrow().summary(&mut text);
+        quietly(Guard::new(out, terminal).write_all(&text).map_err(Into::into))?;
+    }
+    Ok(())
 }
 
 /// Shows what `--profile` finds in the records, one input after the other, the last one first as the reference does.
@@ -302,12 +300,25 @@ fn show_profile(options: &ReportOptions, inputs: &Inputs, mut pass: Pass<'_>, ou
     Ok(())
 }
 
-fn print<P: Printer<Batch>>(
+/// Prints the records of a pass; one over whole inputs in slices, as far as its lines do not depend on others.
+fn print<'i, P: Printer<Batch>>(
     out: &mut File,
     threads: usize,
-    printer: impl Fn() -> P + Sync,
-    pass: &mut Pass<'_>,
+    inputs: &'i Inputs,
+    whole: bool,
+    printer: &(impl Fn() -> P + Sync),
+    pass: &mut Pass<'i>,
 ) -> Result<()> {
+    if whole {
+        match slices::run(out, threads, inputs, printer, pass).context("cannot write the report")? {
+            Some(Outcome::Done | Outcome::Closed) => return Ok(()),
+            Some(Outcome::Rest(merges, select)) => {
+                *pass.merges_mut() = merges;
+                pass.select = select;
+            }
+            None => {}
+        }
+    }
     let (output, _) = pipeline::run(out, threads, printer, |sink| pass.run(sink));
     match output.context("cannot write the report")? {
         Output::Complete | Output::Closed => Ok(()),

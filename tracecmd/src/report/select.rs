@@ -48,22 +48,35 @@ impl Select {
         !self.cpus.is_empty() || self.hidden_flags != 0 || !self.filters.is_empty()
     }
 
-    /// Whether the record is shown. Must be asked once for each record, in their order.
-    pub fn shows(&mut self, tag: u32, stream: &Stream, record: &MergeRecord<'_>, seq: u64) -> bool {
+    /// Forgets what filters remember: the next record is one in the middle of the file.
+    pub fn forget(&mut self) {
+        self.states.fill(FilterState::middle());
+    }
+
+    /// Takes what filters do not know from a choice that has seen the records before.
+    pub fn follow(&mut self, before: &Select) {
+        for (state, before) in self.states.iter_mut().zip(&before.states) {
+            state.follow(before);
+        }
+    }
+
+    /// Whether the record is shown. Must be asked once for each record, in their order. `None`: that depends on records before
+    /// those that were seen.
+    pub fn shows(&mut self, tag: u32, stream: &Stream, record: &MergeRecord<'_>, seq: u64) -> Option<bool> {
         let record = record.record();
         let cpu = record.cpu;
         if !self.cpus.is_empty() && !self.cpus.iter().any(|(from, to)| (*from..=*to).contains(&cpu)) {
-            return false;
+            return Some(false);
         }
         if self.hidden_flags != 0 {
             let (_, flags, _) = stream.common.read(record.data);
             if flags & self.hidden_flags != 0 {
-                return false;
+                return Some(false);
             }
         }
         match (self.filters.get(stream.input), self.states.get_mut(tag as usize)) {
-            (Some(set), Some(state)) => set.shows(state, &stream.dec, &record, seq),
-            _ => true,
+            (Some(set), Some(state)) => set.decide(state, &stream.dec, &record, seq),
+            _ => Some(true),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Slices of time printed on many threads, each whole by one.
 //!
-//! In a plain report a line depends on its record and the next one alone. Then the output can be cut anywhere: the threads take
+//! In most reports a line depends on its record and the next one alone. Then the output can be cut anywhere: the threads take
 //! slices of time by turns, and each finds, unpacks, merges and prints the records of its slice itself. No record and
 //! no text goes from one core's cache to another's, which on many machines costs more than all the printing. The thread
 //! whose slice is next in the output writes as it goes; the others keep their text, up to a limit, until their turn comes.
 //!
 //! Where a slice begins is guessed from the times in the headers of sub-buffers, and checked: every CPU must stand exactly where
 //! the slice before ended. Where it does not, as when times run backwards, or when a record needs those before it (names told by
-//! scheduler events, nested functions), the rest is handed back, to be shown in one sequence.
+//! scheduler events, nested functions, a stack behind an event that a filter may have hidden), the rest is handed back, to be shown in one sequence.
 
 use std::{
     io::{self, Write},
@@ -20,11 +20,11 @@ use std::{
 use trace_dat::{ring::merge::Merge, warning::Warnings};
 
 use super::{
-    batch::{Batch, TextPrinter},
+    batch::Batch,
     engine::{Batches, End, Pass},
     inputs::Inputs,
-    line::Columns,
     pipeline::{Batch as _, Printer},
+    select::Select,
     slice_plan::{Plan, Slice},
 };
 
@@ -39,8 +39,8 @@ pub enum Outcome {
     Done,
     /// The reader has gone.
     Closed,
-    /// What is left, to be shown by a pass over these merges.
-    Rest(Vec<Merge>),
+    /// What is left, to be shown by a pass over these merges that chooses so.
+    Rest(Vec<Merge>, Select),
 }
 
 /// Where the slice before ended.
@@ -50,6 +50,8 @@ struct Joint {
     places: Vec<Vec<u64>>,
     /// Pieces at or behind whose start they lie.
     pieces: Vec<Vec<u64>>,
+    /// What filters remember there.
+    select: Select,
 }
 
 struct State<'o, W> {
@@ -121,20 +123,20 @@ enum Fit {
 }
 
 /// Prints the batches of a slice, and writes them when it is their turn.
-struct SliceSink<'s, 'o, 'i, W> {
+struct SliceSink<'s, 'o, 'i, W, P> {
     shared: &'s Shared<'o, 'i, W>,
-    printer: TextPrinter<'i>,
+    printer: P,
     batch: Batch,
     text: Vec<u8>,
     slice: usize,
-    /// Places before the first line and behind it, and how long that line is.
+    /// Places before the first record and behind it, and how long its line is.
     start: (Vec<Vec<u64>>, Vec<Vec<u64>>, usize),
     /// Nothing may be written yet.
     hold: bool,
     fit: Fit,
 }
 
-impl<W: Write> SliceSink<'_, '_, '_, W> {
+impl<W: Write, P> SliceSink<'_, '_, '_, W, P> {
     /// Writes the text. False when there is no more turn, or the start does not fit.
     fn flush(&mut self) -> bool {
         let Some(mut state) = self.shared.wait(self.slice) else { return false };
@@ -165,7 +167,7 @@ impl<W: Write> SliceSink<'_, '_, '_, W> {
     }
 }
 
-impl<W: Write> Batches for SliceSink<'_, '_, '_, W> {
+impl<W: Write, P: Printer<Batch>> Batches for SliceSink<'_, '_, '_, W, P> {
     #[inline(always)]
     fn batch(&mut self) -> &mut Batch {
         &mut self.batch
@@ -188,20 +190,20 @@ impl<W: Write> Batches for SliceSink<'_, '_, '_, W> {
 }
 
 /// A thread's own pass.
-struct Worker<'s, 'o, 'i, W> {
+struct Worker<'s, 'o, 'i, W, P> {
     pass: Pass<'i>,
-    sink: SliceSink<'s, 'o, 'i, W>,
+    sink: SliceSink<'s, 'o, 'i, W, P>,
     /// What is wrong in the slice, by input.
     warnings: Vec<Warnings>,
 }
 
-impl<'s, 'o, 'i, W: Write> Worker<'s, 'o, 'i, W> {
-    fn new(shared: &'s Shared<'o, 'i, W>, columns: Columns, merges: Vec<Merge>, pass: Pass<'i>) -> Self {
+impl<'s, 'o, 'i, W: Write, P: Printer<Batch>> Worker<'s, 'o, 'i, W, P> {
+    fn new(shared: &'s Shared<'o, 'i, W>, printer: P, merges: Vec<Merge>, pass: Pass<'i>) -> Self {
         let inputs = shared.inputs;
         let warnings: Vec<Warnings> = inputs.inputs.iter().map(|_| Warnings::default()).collect();
         let sink = SliceSink {
             shared,
-            printer: TextPrinter::new(&inputs.streams, columns),
+            printer,
             batch: Batch::default(),
             text: Vec::new(),
             slice: 0,
@@ -259,9 +261,10 @@ impl<'s, 'o, 'i, W: Write> Worker<'s, 'o, 'i, W> {
             self.warnings.iter().for_each(Warnings::clear);
             (self.sink.fit, self.sink.hold) = (Fit::Open, true);
             let before = self.places();
-            self.pass.limit = Some(1);
+            self.pass.select.forget();
+            self.pass.one = true;
             end = Some(self.pass.run_part(&mut self.sink, slice.stop)).filter(|end| *end != End::Limit);
-            self.pass.limit = None;
+            self.pass.one = false;
             self.sink.start = (before, self.places(), self.sink.text.len());
             self.sink.hold = false;
         }
@@ -275,12 +278,14 @@ impl<'s, 'o, 'i, W: Write> Worker<'s, 'o, 'i, W> {
         for (own, input) in self.warnings.iter().zip(&self.sink.shared.inputs.inputs) {
             input.file.warnings().append(own);
         }
+        let shared = self.sink.shared;
+        // Nobody but the one whose turn it is changes the joint.
+        self.pass.select.follow(&lock(&shared.state).joint.select);
         if end == End::NeedsOrder {
             self.hand_back();
             return false;
         }
-        let joint = Joint { places: self.places(), pieces: slice.pieces.clone() };
-        let shared = self.sink.shared;
+        let joint = Joint { places: self.places(), pieces: slice.pieces.clone(), select: self.pass.select.clone() };
         let mut state = lock(&shared.state);
         (state.turn, state.joint) = (slice.index + 1, joint);
         shared.turn.store(slice.index + 1, Ordering::Release);
@@ -293,7 +298,8 @@ impl<'s, 'o, 'i, W: Write> Worker<'s, 'o, 'i, W> {
     fn hand_back(&mut self) {
         self.tell(false);
         let merges = std::mem::take(self.pass.merges_mut());
-        self.sink.shared.stop(Ok(Outcome::Rest(merges)));
+        let select = std::mem::take(&mut self.pass.select);
+        self.sink.shared.stop(Ok(Outcome::Rest(merges, select)));
     }
 
     /// As [`Worker::hand_back`], from the end of the slice before.
@@ -303,6 +309,7 @@ impl<'s, 'o, 'i, W: Write> Worker<'s, 'o, 'i, W> {
         for ((merge, places), pieces) in self.pass.merges_mut().iter_mut().zip(&joint.places).zip(&joint.pieces) {
             merge.go_to_places(pieces, places);
         }
+        self.pass.select = joint.select;
         self.hand_back();
     }
 }
@@ -312,11 +319,11 @@ impl<'s, 'o, 'i, W: Write> Worker<'s, 'o, 'i, W> {
 ///
 /// # Errors
 /// When the output cannot be written.
-pub fn run<'i, W: Write + Send>(
+pub fn run<'i, W: Write + Send, P: Printer<Batch>>(
     out: &mut W,
     threads: usize,
     inputs: &'i Inputs,
-    columns: Columns,
+    printer: &(impl Fn() -> P + Sync),
     pass: &Pass<'i>,
 ) -> io::Result<Option<Outcome>> {
     let damaged = |inputs: &Inputs| inputs.inputs.iter().any(|i| i.file.warnings().total() > 0);
@@ -330,7 +337,8 @@ pub fn run<'i, W: Write + Send>(
         // What is told while the data are looked at would be told again by each thread.
         return Ok(None);
     }
-    let state = State { turn: 0, joint: Joint::default(), out, end: None };
+    let joint = Joint { select: pass.select.clone(), ..Joint::default() };
+    let state = State { turn: 0, joint, out, end: None };
     let shared = Shared {
         state: Mutex::new(state),
         changed: Condvar::new(),
@@ -343,7 +351,7 @@ pub fn run<'i, W: Write + Send>(
     let (select, wants) = (&pass.select, pass.wants);
     let work = |merges| {
         let pass = Pass::new(&inputs.streams, Vec::new(), select.clone(), wants);
-        Worker::new(&shared, columns, merges, pass).run();
+        Worker::new(&shared, printer(), merges, pass).run();
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
