@@ -80,6 +80,61 @@ fn head_and_tail_are_ends_of_the_report() {
     assert_eq!(tail.lines().skip(1).collect::<Vec<_>>(), lines[lines.len() - 7..]);
 }
 
+/// The last lines up to a time, of every buffer and input together.
+#[test]
+fn tails_end_where_the_window_does() {
+    for name in ["i386-6.1-events.dat", "s390x-6.1-inst.dat", "x86_64-6.12-fgraph-v6.dat"] {
+        let all = lines(&["-t"], name);
+        let time = |line: &String| {
+            let word = line.split_whitespace().find_map(|w| w.strip_suffix(':').filter(|w| w.contains('.')));
+            word.unwrap().to_owned()
+        };
+        for at in [0, 5, all.len() / 2, all.len() - 1] {
+            let to = time(&all[at]);
+            // Records of the same time belong to the window.
+            let end = all.iter().rposition(|l| time(l) == to).unwrap() + 1;
+            for n in [1, 3, 40, 1_000_000] {
+                let want = &all[end.saturating_sub(n)..end];
+                assert_eq!(lines(&["-t", "--to", &to, "--tail", &n.to_string()], name), want, "{name} {to} {n}");
+            }
+            let from = time(&all[at / 2]);
+            let begin = all.iter().position(|l| time(l) == from).unwrap();
+            let want = &all[begin.max(end.saturating_sub(9))..end];
+            assert_eq!(lines(&["-t", "--from", &from, "--to", &to, "--tail", "9"], name), want, "{name} {from} {to}");
+        }
+    }
+}
+
+/// Every line is an object with the members that docs/JSON.md lists, in its order.
+#[test]
+fn json_lines_of_all_recordings_are_as_documented() {
+    let doc = std::fs::read_to_string(fixture("../docs/JSON.md")).unwrap();
+    let table = doc.lines().skip_while(|l| !l.starts_with("| member")).take_while(|l| l.starts_with('|')).skip(2);
+    let names: Vec<String> = table
+        .flat_map(|row| row.split('|').nth(1).unwrap().split(',').map(|n| n.trim().trim_matches('`').to_owned()))
+        .collect();
+    assert_eq!((names.len(), names[0].as_str(), names[16].as_str()), (17, "ts", "text"), "{names:?}");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(fixture("")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "dat") {
+            continue;
+        }
+        let done = report(&["--json", "-w"], &path);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        for line in String::from_utf8(done.stdout).unwrap().lines() {
+            let object: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+            let members = object.as_object().unwrap();
+            assert!(members.keys().all(|k| names.contains(k)), "{line}");
+            // As written: members of a map have no order.
+            let places: Vec<usize> = names.iter().filter_map(|n| line.find(&format!("\"{n}\":"))).collect();
+            assert!(members.len() >= 12 && places.len() >= members.len(), "{line}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 50_000, "{seen}");
+}
+
 #[test]
 fn json_has_the_text_of_every_line() {
     let all = text(&["-t"], "s390x-6.1-inst.dat");

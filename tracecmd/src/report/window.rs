@@ -1,6 +1,7 @@
 //! `--from`, `--to`, `--head`, `--tail`: the place is found by the times of sub-buffers, not by reading everything.
 
 use anyhow::{Result, ensure};
+use trace_dat::ring::merge::Merge;
 
 use super::{
     engine::{Consumer, Pass},
@@ -52,7 +53,8 @@ fn seek(pass: &mut Pass<'_>, from: u64) {
 /// How far back they begin is not known when some records are hidden: ever larger ends of the file are tried.
 fn tail(pass: &mut Pass<'_>, n: u64, from: Option<u64>) {
     let end = pass.until;
-    let mut reach = n;
+    // One more line than is shown: the first record may be an exit that is part of the line before it.
+    let mut reach = n.saturating_add(1);
     loop {
         let all = !go_back(pass, reach, from, end);
         let select = pass.select.clone();
@@ -62,7 +64,7 @@ fn tail(pass: &mut Pass<'_>, n: u64, from: Option<u64>) {
             true
         }));
         pass.select = select;
-        if shown >= n || all {
+        if shown > n || all {
             go_back(pass, reach, from, end);
             pass.skip = shown.saturating_sub(n);
             if n == 0 {
@@ -74,16 +76,12 @@ fn tail(pass: &mut Pass<'_>, n: u64, from: Option<u64>) {
     }
 }
 
-/// Moves every stream to its last `n` records, but not before `from`. False when nothing lies before.
+/// Moves every stream to its last `n` records up to `end`, but not before `from`. False when nothing lies before.
 fn go_back(pass: &mut Pass<'_>, n: u64, from: Option<u64>, end: Option<u64>) -> bool {
     let mut more = false;
     for merge in pass.merges_mut() {
-        if end.is_some() {
-            // The last records before `end` are not the last of the file: all from the start of the window are read.
-            match from {
-                Some(from) => merge.seek(from),
-                None => merge.rewind(),
-            }
+        if let Some(end) = end {
+            more |= go_back_from(merge, end, n, from);
             continue;
         }
         let found = merge.seek_tail(n);
@@ -95,4 +93,25 @@ fn go_back(pass: &mut Pass<'_>, n: u64, from: Option<u64>, end: Option<u64>) -> 
         }
     }
     more
+}
+
+/// Moves a stream to the last `n` records up to the time `end`, but not before `from`. False when nothing lies before.
+fn go_back_from(merge: &mut Merge, end: u64, n: u64, from: Option<u64>) -> bool {
+    merge.seek(end.saturating_add(1));
+    // One more: the next record is the one behind.
+    for _ in 0..=n {
+        let ts = merge.prev().map(|r| r.ts);
+        match (ts, from) {
+            (None, _) => {
+                merge.rewind();
+                return false;
+            }
+            (Some(ts), Some(from)) if ts < from => {
+                merge.seek(from);
+                return false;
+            }
+            _ => {}
+        }
+    }
+    true
 }
