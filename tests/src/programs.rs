@@ -105,6 +105,16 @@ pub fn reference() -> Result<&'static Path, &'static str> {
     }
 }
 
+/// C trace-cmd 3.1.6, Debian's of 2023, which knows neither zlib nor BTF; or why it cannot be had.
+pub fn old_reference() -> Result<&'static Path, &'static str> {
+    static PATH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = PATH.get_or_init(|| Ok(fetch(&["reference", "bookworm"])?.join("trace-cmd")));
+    match found {
+        Ok(path) => Ok(path),
+        Err(reason) => Err(reason),
+    }
+}
+
 /// Runs `tests/guest/fetch` and gives the directory it prints, or why there is none.
 pub fn fetch(words: &[&str]) -> Result<PathBuf, String> {
     let script = workspace().join("tests/guest/fetch");

@@ -4,19 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use trace_dat::{
+    OpenOptions, TraceFile,
+    write::{FileHead, FileVersion, Metadata, Writer},
+};
 use tracecmd_tests::{compare, programs, skip::skip};
-
-fn fixtures() -> Vec<PathBuf> {
-    let dir = programs::workspace().join("fixtures");
-    let mut all: Vec<PathBuf> = fs::read_dir(dir)
-        .expect("fixtures/")
-        .map(|e| e.expect("a directory entry").path())
-        .filter(|p| p.extension().is_some_and(|e| e == "dat"))
-        .collect();
-    all.sort();
-    assert!(all.len() >= 8);
-    all
-}
 
 fn ours(words: &[&str], input: &Path, output: &Path) -> Output {
     let done = Command::new(programs::tracecmd()).args(words).arg("-i").arg(input).arg("-o").arg(output).output();
@@ -59,7 +51,7 @@ fn the_reference_reads_what_convert_writes() {
     };
     let dir = tempfile::tempdir().expect("a directory");
     let forms = [["6", "none"], ["7", "zlib"], ["7", "zstd"], ["7", "none"]];
-    for (n, fixture) in fixtures().iter().enumerate() {
+    for (n, fixture) in programs::fixtures().iter().enumerate() {
         // The reference itself reports nothing of a file with BTF but without compression; ours leave out the option for it.
         let want = body(reference, fixture);
         for form in [forms[n % 4], forms[(n + 1) % 4]] {
@@ -91,6 +83,85 @@ fn the_reference_reads_what_convert_writes() {
     }
 }
 
+/// Debian's trace-cmd of 2023 opens them too, with the report that it gives of the original: what it does not know of new events it
+/// knows in neither. It has no zlib, so that it opens no such file at all, not even the reference's.
+#[test]
+fn an_older_reference_reads_what_we_write() {
+    let old = match programs::old_reference() {
+        Ok(path) => path,
+        Err(reason) => return skip("an_older_reference_reads_what_we_write", reason),
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    for (n, fixture) in programs::fixtures().iter().enumerate() {
+        let plain = dir.path().join("plain.dat");
+        good(&["convert", "-q", "--compression", "none"], fixture, &plain);
+        let zlib = TraceFile::open(fixture).expect("a fixture").header().codec == trace_dat::compress::Codec::Zlib;
+        let want = body(old, if zlib { &plain } else { fixture });
+        for form in [["6", "none"], ["7", "zstd"], ["7", "none"]] {
+            let output = dir.path().join("new.dat");
+            let mut words = vec!["convert", "-q", "--file-version", form[0], "--compression", form[1]];
+            if n % 2 == 0 {
+                words.push("--slim");
+            }
+            good(&words, fixture, &output);
+            same(&want, &body(old, &output), &format!("{} as {form:?}", fixture.display()));
+        }
+        let pieces = tempfile::tempdir().expect("a directory");
+        let lines = want.split(|b| *b == b'\n').count();
+        good(&["split", "-r", "-e", &(lines / 3).max(1).to_string()], &plain, &pieces.path().join("p"));
+        let names = names(pieces.path());
+        let joined: Vec<u8> = names.iter().flat_map(|p| body(old, &pieces.path().join(p))).collect();
+        joined_is_whole(&want, &joined, 4 * names.len(), &format!("{} in pieces", fixture.display()));
+    }
+}
+
+/// The top buffer as an instance: the file still has the CPUs of the machine, and the reference reads it.
+#[test]
+fn a_renamed_top_buffer() {
+    let reference = match programs::reference() {
+        Ok(path) => path,
+        Err(reason) => return skip("a_renamed_top_buffer", reason),
+    };
+    let fixture = programs::workspace().join("fixtures/x86_64-7.2-instances.dat");
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = dir.path().join("o.dat");
+    for (words, buffers) in [
+        (&["split", "--top", "-b", "old"] as &[&str], &["", "old"] as &[&str]),
+        (&["split", "--top", "-b", "old", "-B", "two"], &["", "old", "two"]),
+        (&["split", "-B", "two", "-t", "-B", "one"], &["", "one"]),
+    ] {
+        good(words, &fixture, &output);
+        let file = TraceFile::open(&output).expect("a file");
+        let names: Vec<&str> = file.buffers().iter().map(|b| b.name.as_str()).collect();
+        assert!(names == buffers || names == buffers[1..], "{words:?}: {names:?}");
+        for program in [programs::tracecmd(), reference] {
+            let text = compare::report(program, "", &output).text;
+            assert!(text.starts_with(b"cpus=2\n"), "{words:?}: {}", String::from_utf8_lossy(&text));
+            for name in buffers.iter().filter(|n| !n.is_empty()) {
+                let lines = |t: &[u8]| {
+                    t.split(|b| *b == b'\n').filter(|l| l.starts_with(format!("{name}: ").as_bytes())).count()
+                };
+                assert!(lines(&text) > 0, "{words:?}: nothing of {name}");
+            }
+        }
+    }
+}
+
+/// After a start time every event is there once, the first one of each CPU too.
+#[test]
+fn a_start_time_doubles_nothing() {
+    let fixture = programs::workspace().join("fixtures/x86_64-6.1-stack-zlib.dat");
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = dir.path().join("o.dat");
+    good(&["split", "17.218222755"], &fixture, &output);
+    let stamped = |file: &Path| compare::report(programs::tracecmd(), "-t", file).text;
+    let (whole, part) = (stamped(&fixture), stamped(&output));
+    let body = part.splitn(2, |b| *b == b'\n').nth(1).expect("lines");
+    let first = body.split(|b| *b == b'\n').next().expect("a line");
+    assert!(String::from_utf8_lossy(first).contains(" 17.218222755: "));
+    assert!(whole.ends_with(body) && body.len() > 1000);
+}
+
 /// The pieces' reports, joined, are the report of the whole, for both programs.
 #[test]
 fn the_reference_reads_pieces() {
@@ -98,7 +169,7 @@ fn the_reference_reads_pieces() {
         Ok(path) => path,
         Err(reason) => return skip("the_reference_reads_pieces", reason),
     };
-    for fixture in fixtures() {
+    for fixture in programs::fixtures() {
         let whole = body(programs::tracecmd(), &fixture);
         let lines = whole.split(|b| *b == b'\n').count() as u64;
         let dir = tempfile::tempdir().expect("a directory");
@@ -269,5 +340,206 @@ fn long_work_shows_progress_on_a_terminal_only() {
         assert!(text.contains("CPU0 data recorded at offset="), "{text}");
         assert_eq!(text.contains("left") && text.contains("MiB"), terminal, "{text}");
         assert_eq!(text.contains('\u{1b}'), terminal, "{text}");
+    }
+}
+
+/// Names are replaced by others, the same by the same; nothing else changes.
+#[test]
+fn redacted_names_are_stable() {
+    use std::collections::HashMap;
+    let fixture = programs::workspace().join("fixtures/x86_64-6.1-sched-v6.dat");
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = dir.path().join("o.dat");
+    good(&["convert", "-q", "--slim", "--redact"], &fixture, &output);
+    let text = |file: &Path| String::from_utf8_lossy(&body(programs::tracecmd(), file)).into_owned();
+    let (plain, redacted) = (text(&fixture), text(&output));
+    assert_eq!(plain.lines().count(), redacted.lines().count());
+    // `name-pid [cpu] time: event: text`
+    let parts = |line: &str| -> Option<(String, String, String)> {
+        let (task, rest) = line.split_once(" [")?;
+        let (name, pid) = task.trim().rsplit_once('-')?;
+        let mut words = rest.split_whitespace();
+        let start: Vec<&str> = words.by_ref().take(4).collect();
+        Some((name.to_owned(), format!("{pid} {start:?}"), words.collect::<Vec<_>>().join(" ")))
+    };
+    let (mut by_name, mut switches) = (HashMap::new(), 0);
+    let mut pair = |old: &str, new: &str| {
+        assert_eq!(by_name.entry(old.to_owned()).or_insert(new.to_owned()), new, "{old}");
+        assert!(old.len() < 4 || old == "<idle>" || old != new, "{old} is still there");
+        assert_eq!(old.len(), new.len());
+    };
+    for (a, b) in plain.lines().zip(redacted.lines()) {
+        let ((old, same, a), (new, other, b)) = (parts(a).expect("an event"), parts(b).expect("an event"));
+        assert_eq!(same, other);
+        pair(&old, &new);
+        if same.contains("sched_switch:") {
+            // `prev:pid [prio] S ==> next:pid [prio]`
+            for (a, b) in a.split(" ==> ").zip(b.split(" ==> ")) {
+                let ((old, same), (new, other)) =
+                    (a.rsplit_once(':').expect("a task"), b.rsplit_once(':').expect("a task"));
+                assert_eq!(same, other);
+                pair(old, new);
+                switches += 1;
+            }
+        }
+    }
+    assert!(by_name.len() > 5 && switches > 20, "{} names, {switches} tasks", by_name.len());
+    let bytes = fs::read(&output).expect("the output");
+    let unpacked = dir.path().join("plain.dat");
+    good(&["convert", "-q", "--compression", "none"], &output, &unpacked);
+    // Functions have names like that of the RCU thread.
+    for name in by_name.keys().filter(|n| n.len() > 5 && *n != "<idle>" && !n.starts_with("rcu_")) {
+        let name = name.as_bytes();
+        let has = |bytes: &[u8]| bytes.windows(name.len()).any(|w| w == name);
+        assert!(!has(&bytes) && !has(&fs::read(&unpacked).expect("a file")), "{}", String::from_utf8_lossy(name));
+    }
+}
+
+/// A disk that is full in the middle, and one that takes nothing: no file is left there, and the message names the reason.
+#[test]
+fn full_and_read_only_disks() {
+    let fixture = programs::workspace().join("fixtures/i386-6.1-v6fg.dat");
+    let Ok(true) = Command::new("unshare").args(["--mount", "true"]).status().map(|s| s.success()) else {
+        return skip("full_and_read_only_disks", "no mount namespace can be made");
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    for words in [
+        "convert --file-version 6",
+        "convert --compression none",
+        "split -r -e 1000",
+        "convert --to chrome",
+        "convert --to ctf",
+    ] {
+        for (mount, why) in [("size=64k", "No space left on device"), ("ro", "Read-only file system")] {
+            let line = format!(
+                "mount -t tmpfs -o {mount} tmpfs \"$2\" || exit 99; \"$0\" {words} -i \"$1\" -o \"$2/out\"; status=$?; ls -A \"$2\"; exit $status"
+            );
+            let done = Command::new("unshare")
+                .args(["--mount", "sh", "-c", &line])
+                .arg(programs::tracecmd())
+                .args([&fixture, dir.path()])
+                .output()
+                .expect("unshare starts");
+            let text = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert_eq!(done.status.code(), Some(1), "{words} {mount}: {text}");
+            assert!(text.contains(why) && text.contains("out"), "{words} {mount}: {text}");
+            let left = String::from_utf8_lossy(&done.stdout).into_owned();
+            // Finished pieces stay.
+            let finished = |n: &str| words.starts_with("split") && n.starts_with("out.00");
+            assert!(left.lines().all(finished), "{words} {mount}: {left}");
+        }
+    }
+}
+
+/// The input by another name is the input.
+#[test]
+fn an_output_that_is_the_input_by_a_link() {
+    let fixture = programs::workspace().join("fixtures/x86_64-6.12-net.dat");
+    let dir = tempfile::tempdir().expect("a directory");
+    let input = dir.path().join("in.dat");
+    fs::copy(&fixture, &input).expect("a copy");
+    let (soft, hard) = (dir.path().join("soft"), dir.path().join("hard"));
+    std::os::unix::fs::symlink("in.dat", &soft).expect("a link");
+    fs::hard_link(&input, &hard).expect("a link");
+    for output in [&soft, &hard] {
+        for words in [&["convert"] as &[&str], &["convert", "--slim"], &["convert", "--to", "chrome"]] {
+            let done = ours(words, &input, output);
+            let text = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(done.status.code() == Some(1) && text.contains("is the input"), "{words:?}: {text}");
+        }
+        // Without -r, the name of the input means INPUT.1.
+        good(&["split", "-e", "5"], &input, output);
+        fs::remove_file(dir.path().join("in.dat.1")).expect("the piece");
+    }
+    // A piece whose name leads to the input.
+    std::os::unix::fs::symlink("in.dat", dir.path().join("p.0002")).expect("a link");
+    let done = ours(&["split", "-r", "-e", "5"], &input, &dir.path().join("p"));
+    assert!(done.status.code() == Some(1) && String::from_utf8_lossy(&done.stderr).contains("is the input"));
+    assert_eq!(names(dir.path()), ["hard", "in.dat", "p.0001", "p.0002", "soft"]);
+    assert!(fs::read(&input).expect("the input") == fs::read(&fixture).expect("a fixture"));
+}
+
+/// What a recording of this name leaves when it is killed: raw data of each CPU and, unless `described` is none, a description.
+fn leave(fixture: &Path, dir: &Path, described: Option<&str>) -> Vec<PathBuf> {
+    let file = OpenOptions::new().open(fixture).expect("a fixture");
+    let mut raw = Vec::new();
+    for buffer in file.buffers() {
+        for cpu in &buffer.cpus {
+            let instance = if buffer.name.is_empty() { String::new() } else { format!(".{}", buffer.name) };
+            let path = dir.join(format!("rec.dat{instance}.cpu{}", cpu.cpu));
+            let mut stream = file.stream(buffer, cpu, 1).expect("a CPU");
+            let mut bytes = Vec::new();
+            while let Some(s) = stream.next_subbuf() {
+                bytes.extend_from_slice(s.data);
+            }
+            fs::write(&path, bytes).expect("raw data");
+            raw.push(path);
+        }
+    }
+    if let Some(name) = described {
+        let meta = Metadata::of(&file).expect("metadata");
+        // Recorders and `restore -c` write version 7.
+        let head = FileHead { version: FileVersion::V7, ..FileHead::of(&file) };
+        Writer::create(dir.join(name), head, &meta, Vec::new()).and_then(|w| w.commit()).expect("a description");
+    }
+    raw
+}
+
+/// Recordings that were killed, or whose machine went down: their events are there by name alone, and from the raw files one by one.
+#[test]
+fn interrupted_recordings_are_restored() {
+    let run = |dir: &Path, words: &[&str]| {
+        let mut command = Command::new(programs::tracecmd());
+        command.current_dir(dir).args(words).stdin(Stdio::null()).output().expect("our binary starts")
+    };
+    for name in ["x86_64-7.2-instances", "x86_64-6.1-sched-v6", "s390x-6.1-inst", "i386-6.1-events"] {
+        let fixture = programs::workspace().join(format!("fixtures/{name}.dat"));
+        let want = body(programs::tracecmd(), &fixture);
+        // Its name alone: for report as it is, and made a file.
+        let dir = tempfile::tempdir().expect("a directory");
+        let raw = leave(&fixture, dir.path(), Some("rec.dat.meta"));
+        same(&want, &body(programs::tracecmd(), &dir.path().join("rec.dat")), name);
+        let done = run(dir.path(), &["restore", "rec.dat"]);
+        assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
+        same(&want, &body(programs::tracecmd(), &dir.path().join("rec.dat")), name);
+        assert!(raw.iter().all(|p| p.exists()), "raw data stays");
+        // Once more would write over it.
+        assert!(!run(dir.path(), &["restore", "rec.dat"]).status.success());
+        if name.contains("inst") {
+            continue;
+        }
+        // One by one, with a description of another name, as `restore -c` writes it.
+        let dir = tempfile::tempdir().expect("a directory");
+        let raw = leave(&fixture, dir.path(), Some("part.dat"));
+        let mut words = vec!["restore", "-i", "part.dat", "-o", "new.dat"];
+        words.extend(raw.iter().map(|p| p.to_str().expect("a name")));
+        let done = run(dir.path(), &words);
+        assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
+        same(&want, &body(programs::tracecmd(), &dir.path().join("new.dat")), name);
+    }
+    // Ended in the middle of a sub-buffer, and with a hole where a machine that went down had not yet written.
+    let fixture = programs::workspace().join("fixtures/i386-6.1-v6fg.dat");
+    let want = body(programs::tracecmd(), &fixture);
+    for zeros in [false, true] {
+        let dir = tempfile::tempdir().expect("a directory");
+        for path in leave(&fixture, dir.path(), Some("rec.dat.meta")) {
+            let len = fs::metadata(&path).expect("raw data").len();
+            let file = fs::OpenOptions::new().write(true).open(&path).expect("raw data");
+            let cut = (len / 4096 / 2 * 4096).saturating_sub(1000);
+            file.set_len(cut).expect("shorter");
+            if zeros {
+                file.set_len(len).expect("zeros at the end");
+            }
+        }
+        let done = run(dir.path(), &["restore", "rec.dat"]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let report = compare::report(programs::tracecmd(), "", &dir.path().join("rec.dat"));
+        let have: Vec<&[u8]> =
+            report.text.split(|b| *b == b'\n').filter(|l| l.windows(2).any(|w| w == b": ")).collect();
+        let all: std::collections::HashSet<&[u8]> = want.split(|b| *b == b'\n').collect();
+        assert!(have.len() * 3 > all.len() && have.len() < all.len(), "{} of {} lines", have.len(), all.len());
+        // Calls whose return is gone look different.
+        let strange = have.iter().filter(|l| !all.contains(**l)).count();
+        assert!(strange < 20, "{strange} lines that were not there before");
     }
 }

@@ -197,7 +197,7 @@ fn header_info(data: &[u8], header: &Header, meta: &mut Metadata) -> Result<()> 
 pub(super) fn scan(source: &Source, header: &Header) -> Vec<Section> {
     let mut found: Vec<Section> = Vec::new();
     let mut offset = header.end;
-    while let Some(s) = probe(source, header, offset) {
+    while let Some(s) = probe(source, header, offset).or_else(|| unknown(source, header, offset)) {
         let end = s.end();
         found.push(s);
         if end > source.len() {
@@ -205,19 +205,39 @@ pub(super) fn scan(source: &Source, header: &Header) -> Vec<Section> {
         }
         // Some recorders leave the count of chunks out of the size of a buffer's section.
         offset = match s.id {
-            id::BUFFER if probe(source, header, end).is_none() => end.saturating_add(4),
+            id::BUFFER if probe(source, header, end).or_else(|| unknown(source, header, end)).is_none() => {
+                end.saturating_add(4)
+            }
             _ => end,
         };
     }
     found
 }
 
-/// The section at `offset` if there can be one.
+/// The section at `offset` if there can be one of those that are known.
 fn probe(source: &Source, header: &Header, offset: u64) -> Option<Section> {
+    any(source, header, offset).filter(|s| matches!(s.id, 0 | 3 | 15..=25))
+}
+
+fn any(source: &Source, header: &Header, offset: u64) -> Option<Section> {
     if offset.checked_add(HEADER_LEN)? > source.len() {
         return None;
     }
     let s = Section::read(source, header.endian, offset).ok()?;
-    let known = matches!(s.id, 0 | 3 | 15..=25);
-    (known && s.flags <= 1 && s.size <= u64::MAX / 4).then_some(s)
+    (s.flags <= 1 && s.size <= u64::MAX / 4).then_some(s)
+}
+
+/// The section at `offset` if it is one of a later version: what follows it, and others like it, is known or the end of the file.
+fn unknown(source: &Source, header: &Header, offset: u64) -> Option<Section> {
+    const IN_A_ROW: usize = 64;
+    let later = |offset| any(source, header, offset).filter(|s| s.id > id::MODULES && s.end() <= source.len());
+    let first = later(offset)?;
+    let mut end = first.end();
+    for _ in 0..IN_A_ROW {
+        if end == source.len() || probe(source, header, end).is_some() {
+            return Some(first);
+        }
+        end = later(end)?.end();
+    }
+    None
 }

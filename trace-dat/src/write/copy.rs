@@ -41,7 +41,7 @@ impl Metadata {
         for s in file.sections() {
             // What the writer makes itself, and what was taken above.
             if matches!(s.id, id::OPTIONS | id::BUFFER | id::STRINGS | id::BUFFER_TEXT | id::HEADER_INFO)
-                || to.get(s.id).is_some()
+                || (s.id <= id::MODULES && to.get(s.id).is_some())
             {
                 continue;
             }

@@ -55,7 +55,7 @@ pub struct Metadata {
     endian: Endian,
     /// CPUs of the traced machine: the size of the CPU table of a version 6 file.
     pub cpus: u32,
-    /// Sections, at most one of each id.
+    /// Sections, at most one of each id that this version knows.
     pub sections: Vec<Section>,
     /// Options in their order; those that point into a file are left out by the writer.
     pub options: Vec<RawOption>,
