@@ -61,3 +61,31 @@ fn all_formats_of_whole_kernels_can_be_read() {
         assert_eq!(expected.difference(&found).collect::<Vec<_>>(), Vec::<&String>::new(), "{name}: can be read now");
     }
 }
+
+/// The formats in the recordings of this project, foreign machines' among them: what is printed as raw fields there is so on a kernel
+/// whose list is in `fixtures/formats` too, or stands here.
+#[test]
+fn all_formats_of_recordings_can_be_read() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures");
+    let mut known: BTreeSet<String> = FOREIGN.iter().map(|name| (*name).to_owned()).collect();
+    for kernel in ["6.1", "6.12", "7.2"] {
+        let list = std::fs::read_to_string(dir.join(format!("formats/x86_64-{kernel}.raw"))).unwrap();
+        known.extend(list.lines().map(|l| l.split('\t').next().unwrap().to_owned()));
+    }
+    let mut files: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == "dat"));
+    files.sort();
+    assert!(files.len() > 15, "{files:?}");
+    for path in files {
+        let file = trace_dat::TraceFile::open(&path).unwrap();
+        let decoder = file.decoder();
+        let raw = decoder.check_events();
+        let name = path.file_stem().unwrap().to_string_lossy();
+        println!("{name}: {} events, {} printed as raw fields", decoder.events().count(), raw.len());
+        let unknown: Vec<_> = raw.iter().filter(|(event, _)| !known.contains(event)).collect();
+        assert!(unknown.is_empty(), "{name}: {unknown:#?}");
+    }
+}
+
+/// Events of other kernels that the reference prints as raw fields too.
+const FOREIGN: &[&str] = &["xen:xen_mmu_set_pte_atomic", "kprobes:k3"];

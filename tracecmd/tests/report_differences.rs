@@ -179,6 +179,26 @@ fn filters_and_cpus_are_those_of_every_buffer() {
     assert!(!tasks.is_empty() && tasks.len() < all.len() / 2, "{} of {}", tasks.len(), all.len());
 }
 
+/// What is shown of two inputs is what is shown of each.
+#[test]
+fn filters_and_cpus_are_those_of_every_input() {
+    let names = ["x86_64-6.1-sched-v6.dat", "i386-6.1-events.dat"];
+    for options in [&["--cpu", "1"][..], &["--pid", "0,15"], &["--comm", "w,ls"]] {
+        let mut words: Vec<&str> = options.to_vec();
+        let paths = names.map(|n| fixture(n).to_str().unwrap().to_owned());
+        words.extend(paths.iter().flat_map(|p| ["-i", p.as_str()]));
+        let done = Command::new(env!("CARGO_BIN_EXE_tracecmd")).arg("report").args(&words).output().unwrap();
+        let out = String::from_utf8(done.stdout).unwrap();
+        for name in names {
+            let prefix = format!("{name}: ");
+            let mine: Vec<_> = out.lines().skip(2).filter_map(|l| l.trim_start().strip_prefix(&prefix)).collect();
+            let alone = lines(options, name);
+            assert!(mine.len() > 5 && mine.len() < lines(&[], name).len(), "{options:?} {name}: {}", mine.len());
+            assert_eq!(mine, alone, "{options:?} {name}");
+        }
+    }
+}
+
 #[test]
 fn times_of_instances_are_aligned_too() {
     let first = lines(&["--align-ts"], "s390x-6.1-inst.dat").remove(0);
