@@ -62,6 +62,7 @@ fn refused(filter: &str) -> (usize, String) {
 fn numbers_below_zero() {
     assert!(accepts("ev: num == -1", -1, 0, ""));
     assert!(!accepts("ev: num == -1", 1, 0, ""), "as if it were num - 1");
+    assert!(accepts("ev: num == +1", 1, 0, "") && !accepts("ev: num == +1", 2, 0, ""));
 }
 
 #[test]

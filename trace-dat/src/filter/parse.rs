@@ -345,11 +345,12 @@ impl<'a> Parser<'a> {
                 let node = self.expression(COMPARISON, depth + 1)?;
                 return Ok(Node::Bool(Expr::Not(Box::new(self.boolean(node)?))));
             }
-            Token::Op(op @ ("-" | "~")) => {
+            Token::Op(op @ ("-" | "~" | "+")) => {
                 self.advance()?;
                 let operand = self.expression(u8::MAX, depth + 1)?;
                 let value = Box::new(self.value(operand)?);
                 return Ok(Node::Value(match (op, &*value) {
+                    ("+", _) => *value,
                     ("-", Value::Num(n)) => Value::Num(n.wrapping_neg()),
                     ("-", _) => Value::Arith(Arith::Sub, Box::new(Value::Num(0)), value),
                     _ => Value::Not(value),
