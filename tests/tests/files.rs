@@ -431,6 +431,31 @@ fn full_and_read_only_disks() {
     }
 }
 
+/// Told to end, a command removes what it has not finished.
+#[test]
+fn a_signal_leaves_nothing_unfinished() {
+    use nix::sys::signal::{Signal, kill};
+    use tracecmd_tests::generate::{Amount, Plan, generate};
+    let dir = tempfile::tempdir().expect("a directory");
+    let input = dir.path().join("in.dat");
+    generate(&Plan { amount: Amount::Bytes(48 << 20), ..Plan::default() }, &input).expect("a file");
+    for (words, signal) in [
+        (&["convert", "--compression", "zlib"] as &[&str], Signal::SIGINT),
+        (&["convert", "--to", "ctf"], Signal::SIGTERM),
+        (&["convert", "--to", "chrome"], Signal::SIGHUP),
+    ] {
+        let mut command = Command::new(programs::tracecmd());
+        command.args(words).arg("-i").arg(&input).arg("-o").arg(dir.path().join("out"));
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("our binary starts");
+        while names(dir.path()).iter().all(|n| !n.starts_with('.')) {
+            assert!(child.try_wait().expect("a child").is_none(), "{words:?} ended too early");
+        }
+        kill(nix::unistd::Pid::from_raw(child.id() as i32), signal).expect("it runs");
+        assert_eq!(child.wait().expect("a child").code(), Some(130), "{words:?}");
+        assert_eq!(names(dir.path()), ["in.dat"], "{words:?}");
+    }
+}
+
 /// The input by another name is the input.
 #[test]
 fn an_output_that_is_the_input_by_a_link() {

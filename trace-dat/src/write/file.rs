@@ -5,6 +5,7 @@ use std::{
     io::{self, Seek, SeekFrom, Write},
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{Error, Result};
@@ -12,6 +13,49 @@ use crate::{Error, Result};
 /// `fsync` is not for this kind of file.
 const EINVAL: i32 = 22;
 const EROFS: i32 = 30;
+
+/// What is being written under other names.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes all that this process is writing under other names, for a program that is told to end. Nothing may be written afterwards.
+pub fn remove_unfinished() {
+    for path in unfinished().drain(..) {
+        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+    }
+}
+
+/// The name of a file or directory that is not complete: removed on drop, and by [`remove_unfinished`].
+#[derive(Debug)]
+pub struct Temporary(PathBuf);
+
+impl Temporary {
+    /// For this name, which is taken already.
+    pub fn new(path: impl Into<PathBuf>) -> Temporary {
+        let path = path.into();
+        unfinished().push(path.clone());
+        Temporary(path)
+    }
+
+    /// Gives it its own name.
+    ///
+    /// # Errors
+    /// What the system says; nothing remains then.
+    pub fn rename(self, to: &Path) -> io::Result<()> {
+        fs::rename(&self.0, to)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After a successful renaming there is nothing of this name.
+        let _ = fs::remove_file(&self.0).or_else(|_| fs::remove_dir_all(&self.0));
+        unfinished().retain(|p| *p != self.0);
+    }
+}
 
 /// A file that appears under its name only when all of it is written.
 ///
@@ -21,7 +65,7 @@ pub struct OutputFile {
     file: File,
     target: PathBuf,
     /// The name it is written under; `None` for a device, which is written directly.
-    temporary: Option<PathBuf>,
+    temporary: Option<Temporary>,
 }
 
 impl OutputFile {
@@ -69,7 +113,7 @@ impl OutputFile {
             let temporary = dir.join(hidden);
             match OpenOptions::new().read(true).write(true).create_new(true).open(&temporary) {
                 Ok(file) => {
-                    let out = OutputFile { file, target, temporary: Some(temporary) };
+                    let out = OutputFile { file, target, temporary: Some(Temporary::new(temporary)) };
                     if let Some(mode) = mode {
                         out.file.set_permissions(mode).map_err(|e| fail("create", e))?;
                     }
@@ -109,23 +153,14 @@ impl OutputFile {
     /// # Errors
     /// [`Error::Io`]; nothing remains then.
     pub fn commit(mut self) -> Result<()> {
-        if let Some(temporary) = &self.temporary {
-            fs::rename(temporary, &self.target).map_err(|source| Error::Io {
+        if let Some(temporary) = self.temporary.take() {
+            temporary.rename(&self.target).map_err(|source| Error::Io {
                 path: self.target.clone(),
                 what: "rename the finished file to",
                 source,
             })?;
-            self.temporary = None;
         }
         Ok(())
-    }
-}
-
-impl Drop for OutputFile {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
-            let _ = fs::remove_file(temporary);
-        }
     }
 }
 

@@ -43,7 +43,7 @@ use std::{
 use crate::{Endian, Error, LongSize, Result, compress::Codec, source::Source};
 
 pub use cut::{Cutter, Position, cut_subbuf};
-pub use file::{OutputFile, same_file};
+pub use file::{OutputFile, Temporary, remove_unfinished, same_file};
 pub use from::{buffer_heads, copy_cpu};
 pub use meta::{Metadata, Payload, Section, selected_clock};
 pub use option::{RawOption, ShiftSample, TimeShift};

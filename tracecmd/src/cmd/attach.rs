@@ -51,6 +51,7 @@ pub fn command() -> Command {
 pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     let get = |id: &str| m.get_one::<PathBuf>(id).cloned().context("a file is missing");
     let (host_path, guest_path) = (get("host")?, get("guest")?);
+    files::tidy_on_signal()?;
     let (host, guest) = (files::open(&host_path)?, files::open(&guest_path)?);
     for f in [&host, &guest] {
         if files::warn(&cx.program, f) {

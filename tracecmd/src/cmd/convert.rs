@@ -92,6 +92,7 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
         ("any", FileVersion::V7) => Codec::Zstd,
         (name, _) => Codec::from_name(name).context("no such compression")?,
     };
+    files::tidy_on_signal()?;
     let file = files::open(&input)?;
     files::not_an_input(output, std::slice::from_ref(&input))?;
     let how = How { slim: m.get_flag("slim"), redact: m.get_flag("redact"), salvage: m.get_flag("salvage") };

@@ -60,6 +60,7 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
         Writer::create(&output, head, &meta, Vec::new())?.commit()?;
         return Ok(ExitCode::SUCCESS);
     }
+    files::tidy_on_signal()?;
     // The buffers' raw files: given one by one for the top buffer, or found by the recording's name.
     let name = match words.as_slice() {
         [] => Some(PathBuf::from("trace.dat")),

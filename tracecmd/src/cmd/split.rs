@@ -101,6 +101,7 @@ pub fn run(cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     {
         bail!("the end time is before the start time");
     }
+    files::tidy_on_signal()?;
     let file = files::open(&input)?;
     if !file.latency_texts().is_empty() {
         bail!("{} holds the text of a latency tracer, which has no events to split", input.display());

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use trace_dat::{Decoder, TraceFile, format::Event, read::option::TypedOption, ring::record::Lost};
+use trace_dat::{Decoder, TraceFile, format::Event, read::option::TypedOption, ring::record::Lost, write::Temporary};
 
 use super::{Shown, Sink, Value, is_signed, is_text, walk};
 
@@ -193,6 +193,7 @@ pub fn export(file: &TraceFile, decoder: &Decoder, output: &Path) -> anyhow::Res
     let name = output.file_name().context("the output has no name")?.to_string_lossy().into_owned();
     let dir = output.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let unfinished = Temporary::new(&dir);
     let mut ctf = Ctf {
         dir: dir.clone(),
         streams: BTreeMap::new(),
@@ -201,10 +202,7 @@ pub fn export(file: &TraceFile, decoder: &Decoder, output: &Path) -> anyhow::Res
     };
     let done = walk(file, decoder, &mut ctf).and_then(|n| ctf.finish().map(|()| n));
     let done = done.and_then(|n| {
-        fs::rename(&dir, output).map(|()| n).with_context(|| format!("cannot rename to {}", output.display()))
+        unfinished.rename(output).map(|()| n).with_context(|| format!("cannot rename to {}", output.display()))
     });
-    if done.is_err() {
-        let _ = fs::remove_dir_all(&dir);
-    }
     done.with_context(|| format!("{}: cannot write", output.display()))
 }

@@ -6,15 +6,19 @@ use std::{
     io::Write,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use anyhow::{Context, bail};
 use trace_dat::{
     OpenOptions, TraceFile,
-    write::{Summary, same_file},
+    write::{Summary, remove_unfinished, same_file},
 };
 
-use crate::output::guard;
+use crate::{
+    output::guard,
+    signal::{Signals, Woken},
+};
 
 /// Opens the input of a command; what cannot be read in any order is refused.
 ///
@@ -29,6 +33,27 @@ pub fn open(path: &Path) -> anyhow::Result<TraceFile> {
         bail!("{} is a pipe or device; a trace file is read in any order, so save it in a file first", path.display());
     }
     TraceFile::open(path).with_context(|| format!("cannot read '{}'", path.display()))
+}
+
+/// From now on a signal that ends the program leaves no unfinished file. Before other threads are started.
+///
+/// # Errors
+/// When signals cannot be blocked or a thread cannot be started.
+pub fn tidy_on_signal() -> anyhow::Result<()> {
+    static BEGUN: AtomicBool = AtomicBool::new(false);
+    if BEGUN.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let signals = Signals::block()?;
+    let wait = move || {
+        if matches!(signals.wait(&[], None), Ok(Woken::Signal)) {
+            remove_unfinished();
+            // As a shell says of a command that SIGINT ended.
+            std::process::exit(130);
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).context("cannot start a thread")?;
+    Ok(())
 }
 
 /// Bytes of trace data in a file, to show progress.
