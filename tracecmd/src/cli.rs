@@ -261,8 +261,8 @@ pub fn getopt_words(command: &Command, mode: Words, words: &[OsString]) -> Vec<O
             plain.extend(rest.by_ref().cloned());
         } else if let Some(long) = bytes.strip_prefix(b"--") {
             long_option(command, long, &mut rest, &mut out);
-        } else if bytes.len() > 1 && bytes[0] == b'-' {
-            short_options(command, &bytes[1..], &mut rest, &mut out);
+        } else if let Some(short) = bytes.strip_prefix(b"-").filter(|s| !s.is_empty()) {
+            short_options(command, short, &mut rest, &mut out);
         } else {
             plain.push(word.clone());
             if mode == Words::Stop {
@@ -302,10 +302,8 @@ fn long_option<'a>(
     rest: &mut impl Iterator<Item = &'a OsString>,
     out: &mut Vec<OsString>,
 ) {
-    let (name, value) = match text.iter().position(|&b| b == b'=') {
-        Some(at) => (&text[..at], Some(&text[at + 1..])),
-        None => (text, None),
-    };
+    let mut parts = text.splitn(2, |&b| b == b'=');
+    let (name, value) = (parts.next().unwrap_or_default(), parts.next());
     let names = |a: &Arg| -> Vec<String> {
         a.get_long_and_visible_aliases()
             .into_iter()
@@ -357,28 +355,28 @@ fn short_options<'a>(
     rest: &mut impl Iterator<Item = &'a OsString>,
     out: &mut Vec<OsString>,
 ) {
-    let mut at = 0;
-    while at < text.len() {
-        let c = char::from(text[at]);
-        at += 1;
+    let mut left = text;
+    while let Some((&letter, after)) = left.split_first() {
+        let c = char::from(letter);
         let known = command
             .get_arguments()
             .find(|a| a.get_short_and_visible_aliases().is_some_and(|shorts| shorts.contains(&c)));
         let Some(arg) = known else {
             // Not ours: as typed, for clap's message (or its help).
             let mut word = vec![b'-'];
-            word.extend_from_slice(if c == 'h' { b"h" } else { &text[at - 1..] });
+            word.extend_from_slice(if c == 'h' { b"h" } else { left });
             out.push(OsString::from_vec(word));
             if c == 'h' {
+                left = after;
                 continue;
             }
             return;
         };
-        let mut word = vec![b'-', text[at - 1]];
+        let mut word = vec![b'-', letter];
+        left = after;
         let how = takes(arg);
         if how != Takes::Nothing {
-            let attached = &text[at..];
-            at = text.len();
+            let attached = std::mem::take(&mut left);
             if !attached.is_empty() {
                 word.push(b'=');
                 word.extend_from_slice(attached);

@@ -286,7 +286,16 @@ impl Plan {
 
     /// The top buffer's wishes.
     pub fn top_buffer(&self) -> &Buffer {
-        &self.buffers[0]
+        self.buffer(0)
+    }
+
+    /// The wishes for the buffer with this index.
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "indexes come from this list, which begins with the top buffer and only grows"
+    )]
+    pub fn buffer(&self, index: usize) -> &Buffer {
+        &self.buffers[index]
     }
 
     /// The same with the TSC as clock of every buffer, and how it becomes nanoseconds.
@@ -455,11 +464,11 @@ impl Parser {
     }
 
     fn take(&mut self, opt: &Opt) -> anyhow::Result<()> {
-        if let Target::Guest(at) = self.target
-            && !matches!(opt.id.as_str(), "B" | "A" | "name" | "proxy" | "command")
+        if !matches!(opt.id.as_str(), "B" | "A" | "name" | "proxy" | "command")
+            && let Some(guest) = self.guest()
         {
-            self.plan.guests[at].own_clock |= opt.id == "C";
-            push_words(&mut self.plan.guests[at].args, opt);
+            guest.own_clock |= opt.id == "C";
+            push_words(&mut guest.args, opt);
             return Ok(());
         }
         self.refuse(&opt.id)?;
@@ -469,6 +478,14 @@ impl Parser {
             "name" => self.name_guest(opt),
             _ if self.global(opt)? => Ok(()),
             _ => self.local(opt),
+        }
+    }
+
+    /// The guest that options are for now, if they are for one.
+    fn guest(&mut self) -> Option<&mut Guest> {
+        match self.target {
+            Target::Guest(at) => self.plan.guests.get_mut(at),
+            Target::Local(_) => None,
         }
     }
 
@@ -517,19 +534,20 @@ impl Parser {
             self.plan.buffers.push(Buffer { name: Some(name.to_owned()), ..Buffer::default() });
             self.plan.buffers.len() - 1
         });
-        self.plan.buffers[at].delete |= self.negative && self.plan.verb == Verb::Set;
-        self.negative = false;
+        let negative = std::mem::take(&mut self.negative);
+        if let Some(b) = self.plan.buffers.get_mut(at) {
+            b.delete |= negative && self.plan.verb == Verb::Set;
+        }
         self.target = Target::Local(at);
         Ok(())
     }
 
     fn add_guest(&mut self, opt: &Opt) -> anyhow::Result<()> {
         let target = opt.text();
-        if let Target::Guest(at) = self.target
-            && self.plan.guests[at].proxy
-            && opt.id == "A"
+        if opt.id == "A"
+            && let Some(guest) = self.guest().filter(|g| g.proxy)
         {
-            push_words(&mut self.plan.guests[at].args, opt);
+            push_words(&mut guest.args, opt);
             return Ok(());
         }
         self.end_local();
@@ -545,14 +563,16 @@ impl Parser {
     }
 
     fn name_guest(&mut self, opt: &Opt) -> anyhow::Result<()> {
-        let Target::Guest(at) = self.target else { bail!("--name is only used for -A options") };
-        self.plan.guests[at].name = Some(opt.text());
+        let guest = self.guest().context("--name is only used for -A options")?;
+        guest.name = Some(opt.text());
         Ok(())
     }
 
     fn end_local(&mut self) {
-        if let Target::Local(at) = self.target {
-            self.plan.buffers[at].end_module();
+        if let Target::Local(at) = self.target
+            && let Some(b) = self.plan.buffers.get_mut(at)
+        {
+            b.end_module();
         }
     }
 
@@ -636,7 +656,7 @@ impl Parser {
             // Graph functions only ever reach the top buffer, but take the module of where they stand.
             "g" => {
                 let Target::Local(at) = self.target else { return Ok(false) };
-                let b = &mut p.buffers[at];
+                let Some(b) = p.buffers.get_mut(at) else { return Ok(false) };
                 b.module_used = true;
                 let module = b.module.clone();
                 p.graph_functions.push(FuncChoice { pattern: text, module });
@@ -652,7 +672,7 @@ impl Parser {
         let Target::Local(at) = self.target else { return Ok(()) };
         let negative = self.negative;
         let text = opt.text();
-        let b = &mut self.plan.buffers[at];
+        let Some(b) = self.plan.buffers.get_mut(at) else { return Ok(()) };
         match opt.id.as_str() {
             "e" => {
                 if let Some(formats) = &mut self.plan.formats
@@ -719,17 +739,19 @@ impl Parser {
         if self.all_formats || p.verb == Verb::Extract {
             p.formats = None;
         }
-        for hook in &p.hooks {
-            for pattern in hook.patterns() {
-                p.buffers[0].events.push(EventChoice { pattern: pattern.clone(), ..EventChoice::default() });
-                if let Some(formats) = &mut p.formats {
-                    formats.push(pattern);
-                }
+        for pattern in p.hooks.iter().flat_map(Hook::patterns) {
+            if let Some(formats) = &mut p.formats {
+                formats.push(pattern.clone());
+            }
+            if let Some(top) = p.buffers.first_mut() {
+                top.events.push(EventChoice { pattern, ..EventChoice::default() });
             }
         }
         ensure!(!(p.date && p.ts_offset.is_some()), "Can not use both --date and --ts-offset");
         if p.verb == Verb::Extract {
-            ensure!(!has_command, "extract runs no command: what to do with {:?}?", p.command[0]);
+            if let Some(word) = p.command.first() {
+                bail!("extract runs no command: what to do with {word:?}?");
+            }
             p.top = self.extract_top || p.buffers.len() == 1 && !p.all_instances;
             return Ok(p);
         }
@@ -763,7 +785,7 @@ impl Parser {
         {
             formats.extend(PROFILE_EVENTS.iter().map(|(e, _)| (*e).to_owned()));
         }
-        let top = &p.buffers[0];
+        let top = p.top_buffer();
         if p.func_stack {
             ensure!(
                 !top.functions.is_empty() && top.tracer.as_deref() == Some("function"),

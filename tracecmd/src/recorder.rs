@@ -4,7 +4,7 @@
 //! sub-buffers through a pipe into its file. Compression never runs here: the traced machine is disturbed least.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use tracefs::{CpuReader, Instance, StopHandle, Wait};
 
+use crate::files::read_full;
 use crate::follower::Ahead;
 use crate::sys;
 
@@ -71,19 +72,12 @@ impl Raw {
         for file in self.older.iter_mut().chain([&mut self.file]) {
             file.seek(SeekFrom::Start(skip)).with_context(|| format!("cannot read {}", self.path.display()))?;
             loop {
-                let mut have = 0;
-                while have < buf.len() {
-                    match file.read(&mut buf[have..]) {
-                        Ok(0) => break,
-                        Ok(n) => have += n,
-                        Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                        Err(e) => return Err(e).with_context(|| format!("cannot read {}", self.path.display())),
-                    }
-                }
-                if have == 0 {
+                let piece =
+                    read_full(file, &mut buf).with_context(|| format!("cannot read {}", self.path.display()))?;
+                if piece.is_empty() {
                     break;
                 }
-                each(&buf[..have])?;
+                each(piece)?;
             }
         }
         Ok(())
@@ -379,5 +373,39 @@ mod tests {
         })
         .unwrap();
         assert_eq!(seen, [5, 6, 7]);
+    }
+
+    /// The terminal whose other side is gone gives EIO, as a disk that breaks does.
+    #[test]
+    fn an_output_that_breaks_is_told_and_nothing_is_dropped() {
+        let t = tempfile::tempdir().unwrap();
+        let path = t.path().join("x.cpu0");
+        let (r, w) = nix::unistd::pipe().unwrap();
+        let stop = StopHandle::new().unwrap();
+        let mut reader = CpuReader::from_fd(r, 4096).unwrap().with_stop(stop.clone());
+        let bytes: Vec<u8> = (0..5 * 4096u32).map(|n| (n / 7) as u8).collect();
+        File::from(w).write_all(&bytes).unwrap();
+        let mut sink = Sink::new(&path, None, 4096).unwrap();
+        let terminal = nix::pty::openpty(None, None).unwrap();
+        drop(terminal.master);
+        let good = std::mem::replace(&mut sink.file, File::from(terminal.slave));
+        let how = Settings { pause: Duration::ZERO, priority: None, poll: false, no_splice: false, max_bytes: None };
+        let mut failure = None;
+        let stopped = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            stop.stop();
+        });
+        let e = record(&mut reader, &mut sink, &how, &mut failure).unwrap_err();
+        stopped.join().unwrap();
+        for e in [e, failure.unwrap()] {
+            let told = format!("{e:#}");
+            assert!(told.contains("x.cpu0") && told.contains("os error 5"), "{told}");
+        }
+        assert_eq!(sink.in_file, 0);
+        // What was taken from the kernel is still there for an output that works.
+        sink.file = good;
+        drain(&mut reader, &mut sink).unwrap();
+        assert_eq!(sink.in_file, bytes.len() as u64);
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
     }
 }

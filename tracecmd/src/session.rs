@@ -147,7 +147,7 @@ impl Session {
     /// The kernel refuses one.
     pub fn settings_before_extract(&mut self, plan: &Plan) -> anyhow::Result<()> {
         for a in &self.buffers {
-            let b = &plan.buffers[a.index];
+            let b = plan.buffer(a.index);
             if let Some(tracer) = b.tracer.as_deref() {
                 self.tracer(a, tracer)?;
             }
@@ -170,7 +170,7 @@ impl Session {
                 self.clean(a)?;
             }
         }
-        let pairs = || self.buffers.iter().map(|a| (a, &plan.buffers[a.index]));
+        let pairs = || self.buffers.iter().map(|a| (a, plan.buffer(a.index)));
         let default_clock = plan.buffers.iter().find_map(|b| b.clock.as_deref());
         for (a, b) in pairs() {
             if let Some(clock) = b.clock.as_deref().or(default_clock) {
@@ -340,7 +340,7 @@ impl Session {
     /// The kernel has no process filters for events (before Linux 4.4), or refuses.
     pub fn limit_to(&self, plan: &Plan, command: Option<i32>) -> anyhow::Result<()> {
         for a in &self.buffers {
-            let b = &plan.buffers[a.index];
+            let b = plan.buffer(a.index);
             let mut pids = b.pids.clone();
             pids.extend(command.filter(|_| plan.only_command));
             if pids.is_empty() {
@@ -482,7 +482,7 @@ struct Chosen<'p> {
 /// Finds what each `-e` of a buffer means on this kernel.
 fn choose_events<'p>(plan: &'p Plan, a: &Active) -> anyhow::Result<Vec<Chosen<'p>>> {
     use std::borrow::Cow;
-    let b = &plan.buffers[a.index];
+    let b = plan.buffer(a.index);
     let mut list = Vec::new();
     for choice in &b.events {
         match a.instance.expand_events(&choice.pattern, !choice.triggers.is_empty()) {

@@ -63,10 +63,11 @@ impl Signals {
                 Ok(0) => return Ok(Woken::Timeout),
                 Ok(_) => {}
             }
-            if fds[0].any() == Some(true) && matches!(self.fd.read_signal(), Ok(Some(_))) {
+            let mut ready = fds.iter().map(|f| f.any() == Some(true));
+            if ready.next() == Some(true) && matches!(self.fd.read_signal(), Ok(Some(_))) {
                 return Ok(Woken::Signal);
             }
-            if let Some(at) = fds[1..].iter().position(|f| f.any() == Some(true)) {
+            if let Some(at) = ready.position(|r| r) {
                 return Ok(Woken::Ready(at));
             }
         }

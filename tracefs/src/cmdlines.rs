@@ -35,9 +35,9 @@ impl TraceFs {
 fn parse(text: &[u8]) -> Vec<(i32, Vec<u8>)> {
     text.split(|b| *b == b'\n')
         .filter_map(|line| {
-            let blank = line.iter().position(|b| *b == b' ')?;
-            let pid = std::str::from_utf8(&line[..blank]).ok()?.parse().ok()?;
-            Some((pid, line[blank + 1..].to_vec()))
+            let mut parts = line.splitn(2, |b| *b == b' ');
+            let pid = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
+            Some((pid, parts.next()?.to_vec()))
         })
         .collect()
 }

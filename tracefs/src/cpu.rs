@@ -64,7 +64,7 @@ pub fn subbuf_size_of(header_page: &str) -> Option<usize> {
         l.trim_start().strip_prefix("field:").and_then(|l| l.split(';').next()).is_some_and(|d| d.ends_with(" data"))
     })?;
     let number = |key: &str| -> Option<usize> {
-        let rest = &line[line.find(key)? + key.len()..];
+        let (_, rest) = line.split_once(key)?;
         rest.split(';').next()?.trim().parse().ok()
     };
     number("offset:")?.checked_add(number("size:")?).filter(|n| *n >= 64 && *n <= 1 << 26)
@@ -219,7 +219,7 @@ impl CpuReader {
     /// What follows the data in the sub-buffer is zero.
     pub fn read(&mut self) -> Result<Option<&[u8]>> {
         let n = self.read_subbuf()?;
-        Ok(if n == 0 { None } else { Some(&self.buf[..self.subbuf]) })
+        Ok(if n == 0 { None } else { self.buf.get(..self.subbuf) })
     }
 
     fn read_subbuf(&mut self) -> Result<usize> {
@@ -233,7 +233,7 @@ impl CpuReader {
             }
         };
         // A short read leaves old bytes behind it: they do not belong to this sub-buffer.
-        self.buf[n..].fill(0);
+        self.buf.get_mut(n..).unwrap_or_default().fill(0);
         Ok(n)
     }
 
@@ -302,8 +302,11 @@ impl CpuReader {
                 continue;
             }
             self.buf.resize(self.subbuf.max(1 << 16), 0);
-            let want = pipe.holds.min(self.buf.len());
-            match nix::unistd::read(&pipe.read, &mut self.buf[..want]) {
+            let into = match self.buf.get_mut(..pipe.holds) {
+                Some(part) => part,
+                None => &mut self.buf[..],
+            };
+            match nix::unistd::read(&pipe.read, into) {
                 Ok(0) => return Err(out_error(Errno::EPIPE)),
                 Ok(n) => {
                     pipe.holds -= n;
@@ -402,8 +405,8 @@ fn wait_writable(out: BorrowedFd<'_>) -> Result<()> {
 
 /// Writes the part `rest` of `buf`, which shrinks as it is written.
 fn write_all(out: BorrowedFd<'_>, buf: &[u8], rest: &mut std::ops::Range<usize>) -> Result<()> {
-    while rest.start < rest.end {
-        match nix::unistd::write(out, &buf[rest.clone()]) {
+    while let Some(part) = buf.get(rest.clone()).filter(|p| !p.is_empty()) {
+        match nix::unistd::write(out, part) {
             Ok(0) => return Err(out_error(Errno::ENOSPC)),
             Ok(n) => rest.start += n,
             Err(Errno::EINTR) => {}

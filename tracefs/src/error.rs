@@ -176,17 +176,15 @@ fn near_text(near: &[String]) -> String {
 
 /// Message, the line of the text that has the place, and a caret below it.
 pub(crate) fn syntax_text(what: &str, text: &str, at: usize) -> String {
-    let mut at = at.min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    let start = text[..at].rfind('\n').map_or(0, |i| i + 1);
-    let end = text[at..].find('\n').map_or(text.len(), |i| at + i);
-    let column = text[start..at].chars().count();
-    let line = text[..start].matches('\n').count() + 1;
+    // A place inside a character is that character's.
+    let (before, after) = (0..=at.min(text.len())).rev().find_map(|i| text.split_at_checked(i)).unwrap_or(("", text));
+    let head = before.rsplit('\n').next().unwrap_or_default();
+    let tail = after.split('\n').next().unwrap_or_default();
+    let column = head.chars().count();
+    let line = before.matches('\n').count() + 1;
     let place = if text.contains('\n') { format!("line {line} column {column}: ") } else { String::new() };
-    let pad: String = text[start..at].chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-    format!("{place}{what}\n  {}\n  {pad}^", &text[start..end])
+    let pad: String = head.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+    format!("{place}{what}\n  {head}{tail}\n  {pad}^")
 }
 
 impl Error {
@@ -262,6 +260,7 @@ pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>, max: 
 }
 
 /// Edits (insert, delete, replace, swap of neighbours) between two words; above `limit` the number is only "more".
+#[allow(clippy::indexing_slicing, reason = "every row has a number for each byte of b and one more")]
 fn distance(a: &str, b: &str, limit: usize) -> usize {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     if a.len() > 128 || b.len() > 128 {

@@ -243,7 +243,7 @@ struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     fn rest(&self) -> &'a str {
-        &self.text[self.at..]
+        self.text.get(self.at..).unwrap_or_default()
     }
 
     fn blanks(&mut self) {
@@ -307,19 +307,19 @@ impl<'a> Checker<'a> {
     }
 
     fn word(&mut self) -> &'a str {
-        let rest = self.rest();
-        let len = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '.').unwrap_or(rest.len());
-        self.at += len;
-        &rest[..len]
+        let ends = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '.';
+        let word = self.rest().split(ends).next().unwrap_or_default();
+        self.at += word.len();
+        word
     }
 
     fn value(&mut self) -> Result<Value> {
         let start = self.at;
         let rest = self.rest();
         if let Some(q) = rest.chars().next().filter(|c| matches!(c, '"' | '\'')) {
-            return match rest[1..].find(q) {
-                Some(end) => {
-                    self.at += end + 2;
+            return match rest.match_indices(q).nth(1) {
+                Some((end, _)) => {
+                    self.at += end + 1;
                     Ok(Value::Quoted)
                 }
                 None => self.bad("this text has no closing quote", start),

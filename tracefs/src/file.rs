@@ -290,7 +290,7 @@ fn write_once(file: &mut File, path: &Path, value: &str) -> Result<()> {
                 return Err(refused("write", path, value, io::Error::from(io::ErrorKind::WriteZero)));
             }
             // Some files take a part of a long list at a time (set_ftrace_filter); one call is the usual case.
-            Ok(n) => rest = &rest[n..],
+            Ok(n) => rest = rest.get(n..).unwrap_or_default(),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(refused("write", path, value, e)),
         }

@@ -94,21 +94,16 @@ fn field(line: &str) -> Option<EventField> {
     let declaration = declaration.trim();
     let (declaration, array) = match declaration.strip_suffix(']') {
         Some(d) if !d.contains("[]") || !d.ends_with('[') => {
-            let open = d.rfind('[')?;
-            (d[..open].trim_end(), Some(d[open + 1..].to_owned()))
+            let (d, length) = d.rsplit_once('[')?;
+            (d.trim_end(), Some(length.to_owned()))
         }
-        Some(d) => (d[..d.len() - 1].trim_end(), Some(String::new())),
+        Some(d) => (d.strip_suffix('[').unwrap_or(d).trim_end(), Some(String::new())),
         None => (declaration, None),
     };
-    let cut = declaration.rfind(|c: char| !c.is_alphanumeric() && c != '_')? + 1;
-    Some(EventField {
-        name: declaration[cut..].to_owned(),
-        type_text: declaration[..cut].trim().to_owned(),
-        array,
-        offset,
-        size,
-        signed,
-    })
+    let name = declaration.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next()?;
+    // A name without a type is no field.
+    let type_text = declaration.strip_suffix(name).filter(|t| !t.is_empty())?;
+    Some(EventField { name: name.to_owned(), type_text: type_text.trim().to_owned(), array, offset, size, signed })
 }
 
 impl Instance {

@@ -138,11 +138,10 @@ impl Instance {
                 }
                 continue;
             }
-            if let Some(numbers) = indexes.get(i).filter(|n| !n.is_empty()) {
-                let first = file.write(&format!("{} ", numbers[0]));
-                match first {
+            if let Some((first, others)) = indexes.get(i).and_then(|n| n.split_first()) {
+                match file.write(&format!("{first} ")) {
                     Ok(()) => {
-                        for chunk in numbers[1..].chunks(500) {
+                        for chunk in others.chunks(500) {
                             let text: String = chunk.iter().map(|n| format!("{n} ")).collect();
                             file.write(&text)?;
                         }

@@ -35,14 +35,14 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 
 /// Matches one pattern element at `i` with a byte; gives where the next element begins.
 fn one(p: &[u8], i: usize, c: u8) -> Option<usize> {
-    match p[i] {
-        b'?' => Some(i + 1),
-        b'\\' if i + 1 < p.len() => (p[i + 1] == c).then_some(i + 2),
-        b'[' => match class(p, i, c) {
+    match (*p.get(i)?, p.get(i + 1)) {
+        (b'?', _) => Some(i + 1),
+        (b'\\', Some(next)) => (*next == c).then_some(i + 2),
+        (b'[', _) => match class(p, i, c) {
             Some((end, hit)) => hit.then_some(end),
             None => (c == b'[').then_some(i + 1),
         },
-        x => (x == c).then_some(i + 1),
+        (x, _) => (x == c).then_some(i + 1),
     }
 }
 

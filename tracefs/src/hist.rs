@@ -437,10 +437,8 @@ fn split_keys(text: &str, names: &[String]) -> Vec<(String, String)> {
     let mut rest = text.trim();
     for next in names.iter().skip(1).map(Some).chain([None]) {
         let cut = next.and_then(|n| rest.find(&format!(", {n}:")));
-        let (part, after) = match cut {
-            Some(i) => (&rest[..i], rest[i + 2..].trim_start()),
-            None => (rest, ""),
-        };
+        let (part, after) = cut.and_then(|i| rest.split_at_checked(i)).unwrap_or((rest, ""));
+        let after = after.trim_start_matches(", ").trim_start();
         if let Some((name, value)) = part.split_once(':') {
             let value = value.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("\n");
             keys.push((name.trim().to_owned(), value));

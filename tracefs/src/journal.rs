@@ -418,8 +418,8 @@ fn plan(path: &Path, value: &str) -> Vec<(Undo, bool)> {
 
 /// The word in brackets: `[local] global` gives `local`.
 pub(crate) fn bracketed(text: &str) -> Option<String> {
-    let rest = &text[text.find('[')? + 1..];
-    Some(rest[..rest.find(']')?].to_owned())
+    let (word, _) = text.split_once('[')?.1.split_once(']')?;
+    Some(word.to_owned())
 }
 
 /// A line that stands for an entry; `no pid` and `#### all functions enabled ####` do not.
@@ -552,7 +552,7 @@ fn start_time(pid: u32) -> Option<u64> {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     let text = String::from_utf8_lossy(&stat);
     // The name may hold blanks and parentheses: fields count from the last `)`.
-    text[text.rfind(')')? + 1..].split_whitespace().nth(19)?.parse().ok()
+    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
 fn boot_id() -> String {

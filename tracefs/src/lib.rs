@@ -32,6 +32,18 @@
 //! CPU. Each type says which kernel brought its file; a file that is missing is [`Error::Unsupported`], which says it too.
 
 #![deny(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
 
 mod buffer;
 mod clock;

@@ -190,14 +190,13 @@ pub struct MappedSubbuf<'a> {
 
 /// Number of data bytes by the header: time (8 bytes), then a long whose low 27 bits count.
 fn commit_of(subbuf: &[u8], long: usize) -> usize {
-    let Some(word) = subbuf.get(8..8 + long) else { return 0 };
-    let mut bytes = [0; 8];
-    if cfg!(target_endian = "big") {
-        bytes[8 - long..].copy_from_slice(word);
+    let rest = subbuf.get(8..).unwrap_or_default();
+    let word = if long == 4 {
+        rest.first_chunk().map(|b| u64::from(u32::from_ne_bytes(*b)))
     } else {
-        bytes[..long].copy_from_slice(word);
-    }
-    (u64::from_ne_bytes(bytes) & ((1 << 27) - 1)) as usize
+        rest.first_chunk().map(|b| u64::from_ne_bytes(*b))
+    };
+    (word.unwrap_or(0) & ((1 << 27) - 1)) as usize
 }
 
 fn read_meta(map: &MmapRaw) -> MapMeta {

@@ -77,21 +77,20 @@ fn tokens(text: &str) -> Result<Vec<(Tok, usize)>> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
     let mut found = Vec::new();
     let mut at = 0;
-    while let Some(c) = text[at..].chars().next() {
-        let rest = &text[at..];
+    while let Some((rest, c)) = text.get(at..).and_then(|rest| Some((rest, rest.chars().next()?))) {
         if c.is_whitespace() {
             at += c.len_utf8();
         } else if c == '"' {
-            let end = rest[1..].find('"').ok_or_else(|| bad("this text has no closing quote", at))?;
-            found.push((Tok::Text(rest[1..1 + end].to_owned()), at));
-            at += end + 2;
+            let inner = rest.split('"').nth(1).filter(|inner| rest.len() >= inner.len() + 2);
+            let inner = inner.ok_or_else(|| bad("this text has no closing quote", at))?;
+            found.push((Tok::Text(inner.to_owned()), at));
+            at += inner.len() + 2;
         } else if c == '\\' || is_word(c) {
             let skip = usize::from(c == '\\');
-            let len = rest[skip..].find(|c| !is_word(c)).unwrap_or(rest.len() - skip);
-            if len == 0 {
+            let word = rest.get(skip..).and_then(|r| r.split(|c| !is_word(c)).next()).unwrap_or_default();
+            if word.is_empty() {
                 return Err(bad("a name belongs behind the backslash", at));
             }
-            let word = &rest[skip..skip + len];
             if skip == 0 && c.is_ascii_digit() {
                 let number = match word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")) {
                     Some(hex) => u64::from_str_radix(hex, 16),
@@ -101,7 +100,7 @@ fn tokens(text: &str) -> Result<Vec<(Tok, usize)>> {
             } else {
                 found.push((Tok::Word(word.to_owned(), skip == 1), at));
             }
-            at += skip + len;
+            at += skip + word.len();
         } else if let Some(sign) = SIGNS.iter().find(|s| rest.starts_with(**s)) {
             found.push((Tok::Sign(sign), at));
             at += sign.len();
@@ -461,8 +460,8 @@ impl Resolver<'_> {
             list.push(field);
         }
         if hist.keys.is_empty() {
-            return self
-                .bad(self.query.items[0].at, "at least one item must not be a _COUNTER_: it is the histogram's key");
+            let at = self.query.items.first().map_or(0, |item| item.at);
+            return self.bad(at, "at least one item must not be a _COUNTER_: it is the histogram's key");
         }
         let mut filter = String::new();
         for block in &self.query.blocks {

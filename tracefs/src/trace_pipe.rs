@@ -83,28 +83,26 @@ impl TracePipe {
     /// The next line, without its newline. Waits for one; `None` after a stop, or at the end of a plain file.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>> {
         loop {
-            let rest = &self.buf[self.start..];
+            let rest = self.buf.get(self.start..).unwrap_or_default();
             let cut = rest.iter().position(|b| *b == b'\n');
             if let Some(n) = cut.or((rest.len() >= MAX_LINE).then_some(rest.len())) {
                 let at = self.start;
                 self.start += n + usize::from(cut.is_some());
-                return Ok(Some(&self.buf[at..at + n]));
+                return Ok(self.buf.get(at..at + n));
             }
-            self.buf.drain(..self.start);
-            self.start = 0;
+            self.buf.drain(..std::mem::take(&mut self.start).min(self.buf.len()));
             let wait = self.wait(None)?;
             let old = self.buf.len();
             self.buf.resize(old + 65536, 0);
             let mut chunk = std::mem::take(&mut self.buf);
-            let read = self.read_now(&mut chunk[old..]);
+            let read = self.read_now(chunk.get_mut(old..).unwrap_or_default());
             self.buf = chunk;
             let read = read?;
             self.buf.truncate(old + read.unwrap_or(0));
             // After a stop what is still in the buffer is handed out.
             if read == Some(0) || read.is_none() && wait == Wait::Stopped {
-                let rest = self.buf.len();
-                self.start = rest;
-                return Ok(if rest == 0 { None } else { Some(&self.buf[..rest]) });
+                self.start = self.buf.len();
+                return Ok(Some(self.buf.as_slice()).filter(|rest| !rest.is_empty()));
             }
             if read.is_none() {
                 // Somebody else took what there was: ready for all that, so do not ask in a loop.

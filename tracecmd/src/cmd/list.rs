@@ -169,8 +169,8 @@ fn events(fs: &TraceFs, word: Option<&str>, w: &Wanted, out: &mut Vec<u8>) -> an
             if w.format {
                 writeln!(out, "system: {s}")?;
                 let text = top.event_format(&s, &e)?;
-                let end = if w.full { text.len() } else { text.find("print fmt:").unwrap_or(text.len()) };
-                out.extend(&text.as_bytes()[..end]);
+                let fields = text.split("print fmt:").next().unwrap_or_default();
+                out.extend(if w.full { text.as_bytes() } else { fields.as_bytes() });
             }
             if !w.format || w.triggers || w.filters {
                 writeln!(out, "{s}:{e}")?;

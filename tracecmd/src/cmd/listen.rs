@@ -226,7 +226,7 @@ fn size(text: &str) -> Result<u64> {
         Some('T') => 40,
         _ => 0,
     };
-    let digits = if shift > 0 { &text[..text.len() - 1] } else { text };
+    let digits = if shift > 0 { text.get(..text.len() - 1).unwrap_or_default() } else { text };
     let n: u64 = digits.trim().parse().context("no size; a number and perhaps K, M, G or T")?;
     n.checked_shl(shift).filter(|v| v >> shift == n).context("too large")
 }

@@ -271,7 +271,7 @@ fn wait_without_command(
     wait: &mut Waiter<'_>,
     background: Option<Background>,
 ) -> anyhow::Result<Outcome> {
-    let of = |a: &Active| &plan.buffers[a.index];
+    let of = |a: &Active| plan.buffer(a.index);
     let mut mapped: Vec<i32> =
         session.buffers.iter().filter(|a| of(a).proc_map).flat_map(|a| of(a).pids.clone()).collect();
     mapped.sort_unstable();

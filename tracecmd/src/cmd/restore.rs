@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::Read,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -19,7 +18,7 @@ use trace_dat::{
 use tracefs::TraceFs;
 
 use crate::cli::Ctx;
-use crate::files::{self, progress::Progress};
+use crate::files::{self, progress::Progress, read_full};
 use crate::plan::{Plan, Verb};
 use crate::tracefile::{self, BufferFacts, Extras};
 
@@ -228,15 +227,7 @@ fn copy_raw<W: std::io::Write + std::io::Seek>(
     let mut window = vec![0; (1usize << 20).next_multiple_of(page)];
     let mut begun = false;
     loop {
-        let mut n = 0;
-        while n < window.len() {
-            match file.read(&mut window[n..]) {
-                Ok(0) => break,
-                Ok(more) => n += more,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e).with_context(at),
-            }
-        }
+        let n = read_full(&mut file, &mut window).with_context(at)?.len();
         if n == 0 {
             return Ok(());
         }
@@ -244,9 +235,9 @@ fn copy_raw<W: std::io::Write + std::io::Seek>(
             writer.cpu(buffer, cpu)?;
             begun = true;
         }
-        let whole = n.next_multiple_of(page);
-        window[n..whole].fill(0);
-        writer.sub_buffers(&window[..whole])?;
+        let whole = window.get_mut(..n.next_multiple_of(page)).unwrap_or_default();
+        whole.iter_mut().skip(n).for_each(|b| *b = 0);
+        writer.sub_buffers(whole)?;
         progress.add(n as u64);
     }
 }

@@ -115,9 +115,12 @@ impl<W: Write> Chrome<W> {
         }
         for n in 0..ends {
             let mut v = json!({"ph": "E", "cat": "function_graph", "pid": pid, "tid": tid});
-            if n + 1 == ends && call == Call::Exit {
-                v["name"] = e.function().into();
-                v["args"] = args(e);
+            if n + 1 == ends
+                && call == Call::Exit
+                && let Some(v) = v.as_object_mut()
+            {
+                v.insert("name".into(), e.function().into());
+                v.insert("args".into(), args(e));
             }
             self.put_at(e.ts, None, &v)?;
         }

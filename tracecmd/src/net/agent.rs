@@ -34,7 +34,7 @@ use crate::{
     cli,
     cmd::{extract, record},
     plan::{Plan, Verb},
-    session::Session,
+    session::{Active, Session},
     signal::{Signals, Woken},
     tracefile::{self, BufferFacts, Extras, HOST_ENDIAN},
 };
@@ -136,9 +136,14 @@ pub fn plan_of(words: &[String]) -> Result<Plan> {
     Ok(plan)
 }
 
+/// The buffer whose data the host gets.
+fn first(session: &Session) -> Result<&Active> {
+    session.buffers.first().context("the host asks for no buffer")
+}
+
 /// The `-C` of the words, as the reference finds it.
 fn clock_of(words: &[String]) -> Option<&str> {
-    words.windows(2).find(|w| w[0] == "-C").map(|w| w[1].as_str())
+    words.iter().skip_while(|w| *w != "-C").nth(1).map(String::as_str)
 }
 
 /// Data and time-sync sockets that wait for the host.
@@ -231,7 +236,7 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
     control.send(&Msg::TraceResp(TraceResponse {
         use_fifos,
         cpus: cpus.len() as u32,
-        page_size: session.buffers[0].instance.subbuf_size()? as u32,
+        page_size: first(&session)?.instance.subbuf_size()? as u32,
         trace_id,
         tsync_proto: proto.map_or(String::new(), |p| p.name().to_owned()),
         tsync_port: ports.tsync_port,
@@ -260,7 +265,7 @@ fn session(config: &Config, signals: &Signals, listener: &Socket, socket: Socket
     }
     session.configure(&plan)?;
     let date_us = if plan.date { extract::measured(&session, &session.clock()) } else { None };
-    let a = &session.buffers[0];
+    let a = first(&session)?;
     let mut facts = BufferFacts::read(&a.instance, false)?;
     facts.stats.clear();
     facts.name.clear();

@@ -102,14 +102,14 @@ impl Channel {
         self.conn.raw().set_read_timeout(wait)?;
         loop {
             if let Some((m, len)) = Msg::decode(&self.buf).with_context(|| self.peer.clone())? {
-                note("from", &self.peer, &m, &self.buf[..len]);
+                note("from", &self.peer, &m, self.buf.get(..len).unwrap_or_default());
                 self.buf.drain(..len);
                 return Ok(m);
             }
             let mut more = [0; 8192];
             match self.conn.read(&mut more) {
                 Ok(0) => bail!("{} closed the connection", self.peer),
-                Ok(n) => self.buf.extend_from_slice(&more[..n]),
+                Ok(n) => self.buf.extend(more.iter().take(n)),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => bail!("{} does not answer", self.peer),
                 Err(e) => return Err(e).with_context(|| format!("connection to {}", self.peer)),

@@ -36,6 +36,7 @@ use super::{
     vm::Machine,
 };
 use crate::{
+    files::read_full,
     plan::{Guest, Plan},
     tracefile::HOST_ENDIAN,
 };
@@ -125,8 +126,8 @@ pub fn libvirt_cid(name: &str) -> Option<u32> {
     };
     ask(&["list", "--name"])?.lines().find(|l| l.trim() == name)?;
     let xml = ask(&["dumpxml", name])?;
-    let at = xml.find("<cid")?;
-    let value = xml[at..].split("address='").nth(1)?.split('\'').next()?;
+    let (_, cid) = xml.split_once("<cid")?;
+    let value = cid.split("address='").nth(1)?.split('\'').next()?;
     value.parse().ok()
 }
 
@@ -481,18 +482,14 @@ fn write(
         }
         writer.cpu(0, cpu as u32)?;
         let size = subbuf as usize;
-        let mut buf = vec![0; size * (1usize << 20).div_ceil(size)];
+        let all = size * (1usize << 20).div_ceil(size);
+        let mut buf = vec![0; all];
         let mut from = File::open(path).with_context(|| path.display().to_string())?.take(*bytes);
         loop {
-            let mut have = 0;
-            while have < buf.len() {
-                match from.read(&mut buf[have..]).with_context(|| path.display().to_string())? {
-                    0 => break,
-                    n => have += n,
-                }
-            }
-            writer.sub_buffers(&buf[..have - have % size])?;
-            if have < buf.len() {
+            let piece = read_full(&mut from, &mut buf).with_context(|| path.display().to_string())?;
+            let (whole, _) = piece.split_at(piece.len() - piece.len() % size);
+            writer.sub_buffers(whole)?;
+            if piece.len() < all {
                 break;
             }
         }
@@ -508,7 +505,7 @@ fn receive(mut from: impl Read, mut file: File, subbuf: usize) -> Result<u64> {
         match from.read(&mut buf) {
             Ok(0) => break,
             Ok(n) => {
-                file.write_all(&buf[..n])?;
+                file.write_all(buf.get(..n).unwrap_or_default())?;
                 bytes += n as u64;
             }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}

@@ -254,14 +254,13 @@ impl Protocol {
                 self.asked_for(word, unknown, out)?;
             }
             State::Magic => {
-                let have = self.buf.len().min(MAGIC_V3.len());
-                if self.buf[..have] != MAGIC_V3[..have] {
+                if !self.buf.starts_with(MAGIC_V3) && !MAGIC_V3.starts_with(&self.buf) {
                     return Err(ProtocolError::Handshake("wrong magic for protocol V3".into()));
                 }
-                if have < MAGIC_V3.len() {
+                if self.buf.len() < MAGIC_V3.len() {
                     return Ok(false);
                 }
-                self.buf.drain(..have);
+                self.buf.drain(..MAGIC_V3.len());
                 out.push(Event::Reply(SAY_OK.to_vec()));
                 self.state = State::TInit;
             }
@@ -366,14 +365,14 @@ impl Protocol {
         if word == b"-1V3" {
             self.state = State::Magic;
             out.push(Event::Reply(SAY_V3.to_vec()));
-        } else if word.starts_with(b"-1V") {
+        } else if let Some(version) = word.strip_prefix(b"-1").filter(|v| v.starts_with(b"V")) {
             if unknown.as_deref() == Some(&word) {
                 return Err(ProtocolError::Handshake(format!(
                     "no common protocol: {}",
                     String::from_utf8_lossy(&word)
                 )));
             }
-            out.push(Event::Log(format!("protocol {} is not known, V3 offered", String::from_utf8_lossy(&word[2..]))));
+            out.push(Event::Log(format!("protocol {} is not known, V3 offered", String::from_utf8_lossy(version))));
             out.push(Event::Reply(SAY_V3.to_vec()));
             self.state = State::Version { unknown: Some(word) };
         } else {
@@ -432,7 +431,8 @@ impl Protocol {
 
 fn number(what: &'static str, word: &[u8]) -> Result<u32, ProtocolError> {
     std::str::from_utf8(word).ok().and_then(|w| w.trim().parse().ok()).ok_or_else(|| {
-        MsgError::Number { what, text: String::from_utf8_lossy(&word[..word.len().min(40)]).into_owned() }.into()
+        let start = word.get(..40).unwrap_or(word);
+        MsgError::Number { what, text: String::from_utf8_lossy(start).into_owned() }.into()
     })
 }
 

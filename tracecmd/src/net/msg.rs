@@ -280,8 +280,7 @@ impl Msg {
         let (fixed, data) = body.split_at(cmd_size as usize);
         // A shorter fixed part than ours counts as zeros, a longer one is cut.
         let mut known = [0u8; 40];
-        let n = fixed.len().min(known.len());
-        known[..n].copy_from_slice(&fixed[..n]);
+        known.iter_mut().zip(fixed).for_each(|(to, from)| *to = *from);
         Ok(Some((Self::build(cmd, &known, data)?, size as usize)))
     }
 
@@ -388,14 +387,12 @@ fn put_word(out: &mut Vec<u8>, word: &str) {
 fn proto_name(name: &str) -> [u8; 16] {
     let mut b = [0; 16];
     // The last byte stays 0.
-    let n = name.len().min(15);
-    b[..n].copy_from_slice(&name.as_bytes()[..n]);
+    b.iter_mut().take(15).zip(name.as_bytes()).for_each(|(to, from)| *to = *from);
     b
 }
 
 fn text(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+    String::from_utf8_lossy(bytes.split(|&b| b == 0).next().unwrap_or_default()).into_owned()
 }
 
 fn words(what: &'static str, data: &[u8]) -> Result<Vec<String>, MsgError> {

@@ -205,7 +205,9 @@ fn last_words(ends: &[End], facts: &BufferFacts, meta: &Metadata) -> LastWords {
     let cpus = ends.iter().map(|e| e.cpu + 1).max().unwrap_or(0) as usize;
     let mut sent = vec![0; cpus];
     for e in ends {
-        sent[e.cpu as usize] = e.sent;
+        if let Some(slot) = sent.get_mut(e.cpu as usize) {
+            *slot = e.sent;
+        }
     }
     let stats = facts.stats.iter().map(|(cpu, text)| {
         let mut data = format!("CPU: {cpu}\n{text}").into_bytes();
@@ -406,8 +408,8 @@ impl NetSink {
         let Some(data) = &mut self.data else { return self.keep(bytes) };
         let piece = if data.is_datagram() { self.subbuf } else { bytes.len() };
         let (mut done, mut result) = (0, Ok(()));
-        while done < bytes.len() && result.is_ok() {
-            match data.write(&bytes[done..][..piece.min(bytes.len() - done)]) {
+        while let Some(rest) = bytes.get(done..).filter(|r| !r.is_empty() && result.is_ok()) {
+            match data.write(rest.get(..piece).unwrap_or(rest)) {
                 Ok(0) => result = Err(std::io::ErrorKind::WriteZero.into()),
                 Ok(n) => done += n,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
@@ -421,17 +423,17 @@ impl NetSink {
             std::thread::sleep(BREATH);
         }
         // A sub-buffer of which a part went is not there.
-        let whole = done - done % self.subbuf;
-        self.sent += (whole / self.subbuf) as u64;
+        let (whole, left) = bytes.split_at(done - done % self.subbuf);
+        self.sent += (whole.len() / self.subbuf) as u64;
         if let Some(n) = data.on_the_way() {
-            self.on_the_way.extend(&bytes[..whole]);
+            self.on_the_way.extend(whole);
             let arrived = self.on_the_way.len().saturating_sub(n);
             self.on_the_way.drain(..arrived - arrived % self.subbuf);
         }
         let Err(e) = result else { return Ok(()) };
         self.broken.set(&e.to_string(), self.keep.then_some(&self.path));
         self.give_up()?;
-        self.keep(&bytes[whole..])
+        self.keep(left)
     }
 
     /// The listener is gone: what was on the way to it is kept.
@@ -492,10 +494,11 @@ fn send(mut reader: CpuReader, mut sink: NetSink, cpu: u32, how: &Settings) -> R
                 Ok(mut n) => {
                     moved = true;
                     while n > 0 {
-                        let now = n.min(buf.len());
-                        from.read_exact(&mut buf[..now])?;
-                        sink.put(&buf[..now])?;
-                        n -= now;
+                        let most = n.min(buf.len());
+                        let (now, _) = buf.split_at_mut(most);
+                        from.read_exact(now)?;
+                        sink.put(now)?;
+                        n -= now.len();
                     }
                 }
                 Err(tracefs::Error::Io { source, .. }) if source.raw_os_error() == Some(Errno::EINVAL as i32) => {

@@ -63,10 +63,10 @@ fn numbered(dir: &Path, number: impl Fn(&str) -> Option<u32>) -> Vec<(u32, PathB
 /// Whether a command line gives a machine this context id: `guest-cid=3`, `"guest-cid":3`, `cid=3`.
 fn names_cid(line: &[u8], cid: u32) -> bool {
     let line = String::from_utf8_lossy(line);
-    line.match_indices("cid").any(|(at, word)| {
-        let rest = line[at + word.len()..].trim_start_matches(['"', '=', ':', ' ']);
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        rest.len() < line[at + word.len()..].len() && rest[..digits].parse() == Ok(cid)
+    line.split("cid").skip(1).any(|after| {
+        let rest = after.trim_start_matches(['"', '=', ':', ' ']);
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        rest.len() < after.len() && digits.parse() == Ok(cid)
     })
 }
 

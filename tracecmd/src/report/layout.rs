@@ -30,6 +30,7 @@ pub fn push_num_right<N: itoa::Integer>(out: &mut Vec<u8>, n: N, width: usize) {
 }
 
 /// The digits of a number below 100; the table is longer so that no index has to be checked.
+#[allow(clippy::indexing_slicing, reason = "the compiler runs it")]
 const TWO_DIGITS: [[u8; 2]; 128] = {
     let mut all = [[b'0'; 2]; 128];
     let mut n = 0;
@@ -42,6 +43,7 @@ const TWO_DIGITS: [[u8; 2]; 128] = {
 
 /// Appends exactly `N` digits of `n`, which must be below 10^N.
 #[inline(always)]
+#[allow(clippy::indexing_slicing, reason = "the index is cut to the length of the table")]
 pub fn push_digits<const N: usize>(out: &mut Vec<u8>, mut n: u32) {
     let mut text = [b'0'; N];
     for two in text.rchunks_mut(2) {

@@ -140,6 +140,7 @@ struct Heads(Box<[Head; HEADS]>);
 impl Heads {
     /// Appends the head of a line.
     #[inline(always)]
+    #[allow(clippy::indexing_slicing, reason = "the index is cut to the length of the table")]
     fn push(&mut self, out: &mut Vec<u8>, stream: &Stream, columns: &Columns, line: &Line<'_>, of: HeadOf) {
         let HeadOf { pid, cpu, flags, preempt } = of;
         let key =

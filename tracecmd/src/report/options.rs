@@ -387,11 +387,13 @@ fn seconds(text: &str) -> Result<u64> {
 }
 
 fn bound(text: &str) -> Result<Bound> {
-    Ok(match text.as_bytes().first() {
-        Some(b'+') => Bound::AfterFirst(seconds(&text[1..])?),
-        Some(b'-') => Bound::BeforeLast(seconds(&text[1..])?),
-        _ => Bound::At(seconds(text)?),
-    })
+    if let Some(after) = text.strip_prefix('+') {
+        return Ok(Bound::AfterFirst(seconds(after)?));
+    }
+    if let Some(before) = text.strip_prefix('-') {
+        return Ok(Bound::BeforeLast(seconds(before)?));
+    }
+    Ok(Bound::At(seconds(text)?))
 }
 
 /// The last part of a path, as the prefix of lines shows it.

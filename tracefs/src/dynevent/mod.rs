@@ -261,24 +261,13 @@ pub(crate) fn cut<'a>(line: &'a str, letters: &str, default_group: &str) -> Resu
 
 /// Words at blanks outside double quotes.
 fn words(line: &str) -> Vec<&str> {
-    let mut found = Vec::new();
-    let (mut start, mut quoted) = (None, false);
-    for (i, c) in line.char_indices() {
-        if c == '"' {
-            quoted = !quoted;
-        }
-        if c.is_whitespace() && !quoted {
-            if let Some(s) = start.take() {
-                found.push(&line[s..i]);
-            }
-        } else if start.is_none() {
-            start = Some(i);
-        }
-    }
-    if let Some(s) = start {
-        found.push(&line[s..]);
-    }
-    found
+    let mut quoted = false;
+    line.split(|c: char| {
+        quoted ^= c == '"';
+        c.is_whitespace() && !quoted
+    })
+    .filter(|w| !w.is_empty())
+    .collect()
 }
 
 /// A name made from a place: its first part, with what cannot be in a name replaced.

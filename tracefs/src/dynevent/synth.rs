@@ -94,8 +94,8 @@ impl FromStr for SynthEvent {
         }
         let mut fields = Vec::new();
         for part in rest.split(';').map(str::trim).filter(|p| !p.is_empty()) {
-            let cut = part.rfind(char::is_whitespace).ok_or_else(|| bad("a field is TYPE NAME"))?;
-            fields.push(SynthField::new(part[..cut].trim(), part[cut..].trim()));
+            let (kind, name) = part.rsplit_once(char::is_whitespace).ok_or_else(|| bad("a field is TYPE NAME"))?;
+            fields.push(SynthField::new(kind.trim(), name));
         }
         Ok(SynthEvent::new(name, fields))
     }

@@ -140,8 +140,7 @@ impl Client {
     /// The file cannot be written.
     pub fn metadata(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.start.len() < Layout::NEEDS {
-            let more = bytes.len().min(Layout::NEEDS - self.start.len());
-            self.start.extend_from_slice(&bytes[..more]);
+            self.start.extend(bytes.iter().take(Layout::NEEDS - self.start.len()));
             self.layout = self.layout.or_else(|| Layout::of_metadata(&self.start));
         }
         self.metadata_bytes += bytes.len() as u64;

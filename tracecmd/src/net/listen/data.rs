@@ -212,7 +212,7 @@ impl CpuData {
                     Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(Got::End),
                     Err(e) => return Err(e),
                 };
-                self.stream(&buf[..got], layout)?;
+                self.stream(buf.get(..got).unwrap_or_default(), layout)?;
                 Ok(Got::Bytes(got))
             }
             Port::Udp(socket, peer) => {
@@ -229,7 +229,7 @@ impl CpuData {
                     self.counts.foreign += 1;
                     return Ok(Got::Bytes(0));
                 }
-                self.datagram(&buf[..got], layout)?;
+                self.datagram(buf.get(..got).unwrap_or_default(), layout)?;
                 Ok(Got::Bytes(got))
             }
             _ => Ok(Got::Nothing),
@@ -251,7 +251,7 @@ impl CpuData {
             let (now, later) = bytes.split_at(bytes.len().min(until - self.have));
             bytes = later;
             if self.have < HEAD {
-                self.head[self.have..self.have + now.len()].copy_from_slice(now);
+                self.head.iter_mut().skip(self.have).zip(now).for_each(|(to, from)| *to = *from);
             } else if !self.skip {
                 self.file.write_all(now)?;
             }
@@ -334,12 +334,12 @@ impl CpuData {
                 }
                 None => {
                     self.counts.damaged += 1;
-                    self.write(&whole[good.clone()])?;
+                    self.write(whole.get(good).unwrap_or_default())?;
                     good = (n + 1) * self.subbuf..(n + 1) * self.subbuf;
                 }
             }
         }
-        self.write(&whole[good])
+        self.write(whole.get(good).unwrap_or_default())
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -365,7 +365,7 @@ impl CpuData {
         if have == 0 || std::mem::take(&mut self.skip) {
             return Ok(());
         }
-        let mut piece = self.head[..have.min(HEAD)].to_vec();
+        let mut piece = self.head.get(..have).unwrap_or(&self.head).to_vec();
         if have > HEAD {
             piece.resize(have, 0);
             self.file.read_exact_at(&mut piece, self.counts.bytes)?;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Read, Write},
+    io::{BufReader, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -15,7 +15,10 @@ use trace_dat::{
 };
 
 use super::{client::Client, data::Layout};
-use crate::net::{client::LastWords, handshake::Carrier};
+use crate::{
+    files::read_full,
+    net::{client::LastWords, handshake::Carrier},
+};
 
 /// What is to be put together.
 #[derive(Debug)]
@@ -154,11 +157,13 @@ impl Job {
                 continue;
             }
             let mut from = BufReader::with_capacity(0, file);
-            let mut buf = vec![0; size * (1usize << 20).div_ceil(size)];
+            let all = size * (1usize << 20).div_ceil(size);
+            let mut buf = vec![0; all];
             loop {
-                let n = read_full(&mut from, &mut buf).with_context(|| d.path.display().to_string())?;
-                writer.sub_buffers(&buf[..n - n % size])?;
-                if n < buf.len() {
+                let piece = read_full(&mut from, &mut buf).with_context(|| d.path.display().to_string())?;
+                let (whole, _) = piece.split_at(piece.len() - piece.len() % size);
+                writer.sub_buffers(whole)?;
+                if piece.len() < all {
                     break;
                 }
             }
@@ -211,8 +216,9 @@ fn open_metadata(path: &Path, cpus: u32) -> Result<TraceFile> {
     };
     let mut file = File::options().read(true).append(true).open(path).with_context(|| path.display().to_string())?;
     let mut start = [0; Layout::NEEDS];
-    let n = read_full(&mut file, &mut start)?;
-    let Some(layout) = Layout::of_metadata(&start[..n]).filter(|_| start[10] == b'6') else { return Err(first.into()) };
+    let start = &*read_full(&mut file, &mut start)?;
+    let version_6 = start.get(10) == Some(&b'6');
+    let Some(layout) = Layout::of_metadata(start).filter(|_| version_6) else { return Err(first.into()) };
     let size = file.metadata()?.len();
     let number = |n: u32| if layout.big { n.to_be_bytes() } else { n.to_le_bytes() };
     // The table of the CPUs, empty, without a clock; before it CPU count and options; before these the command lines.
@@ -241,17 +247,4 @@ fn in_time_order(file: &File, size: usize, count: u64, like: &TraceFile) -> Resu
     }
     order.sort();
     Ok(order.into_iter().map(|(_, at)| at).collect())
-}
-
-fn read_full(from: &mut impl Read, buf: &mut [u8]) -> std::io::Result<usize> {
-    let mut n = 0;
-    while n < buf.len() {
-        match from.read(&mut buf[n..]) {
-            Ok(0) => break,
-            Ok(more) => n += more,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(n)
 }

@@ -208,7 +208,7 @@ impl Server {
                 Err(nix::errno::Errno::EINTR) => 0,
                 Err(e) => return Err(e.into()),
             };
-            for e in &events[..n] {
+            for e in events.iter().take(n) {
                 let t = e.data();
                 let (id, cpu) = ((t >> 28) as u32, (t & 0xfff_ffff) as u32);
                 match t >> 60 {
@@ -437,7 +437,7 @@ impl Server {
                 }
                 Ok(n) => {
                     left = left.saturating_sub(n);
-                    result = c.protocol.feed(&buf[..n], &mut out).map_err(|e| e.to_string());
+                    result = c.protocol.feed(buf.get(..n).unwrap_or_default(), &mut out).map_err(|e| e.to_string());
                     // What was good before the fault counts.
                     let handled = self.handle(id, c, &mut out);
                     result = result.and(handled);

@@ -27,9 +27,7 @@ fn word(payload: &[u8], n: usize) -> i64 {
 /// The host does not follow the protocol, or the kernel refuses markers.
 pub fn guest(ch: &mut Channel, times: &mut SyncClock) -> Result<()> {
     times.clear()?;
-    let text = b"kvm sync event\0";
-    let (id, rest) = text.split_at(4);
-    times.mark(u32::from_ne_bytes([id[0], id[1], id[2], id[3]]), rest)?;
+    times.mark(u32::from_ne_bytes(*b"kvm "), b"sync event\0")?;
     let time = times.read()?.last().map_or(0, |m| m.ts);
     ch.send(&message(NAME, REQUEST, words([time as i64, 0, 0, 0])))?;
     expect(ch, NAME, &[RESPONSE]).map(drop)

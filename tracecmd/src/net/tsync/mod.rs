@@ -206,8 +206,12 @@ impl Host {
                 (Protocol::Kvm, None) => bail!("the guest chose the protocol of KVM, which was not offered"),
             };
             // The reader of such a sample would take it for missing.
-            if sample.time != 0 && sample.offset != 0 && sample.scaling != 0 {
-                self.shift.cpus[cpu].push(sample);
+            if sample.time != 0
+                && sample.offset != 0
+                && sample.scaling != 0
+                && let Some(samples) = self.shift.cpus.get_mut(cpu)
+            {
+                samples.push(sample);
             }
         }
         Ok(())

@@ -35,17 +35,16 @@ fn mark(times: &mut SyncClock, series: u32, probe: u32, letter: i32) -> Result<(
 fn marks(times: &mut SyncClock, series: u32) -> Result<(Vec<Option<u64>>, Vec<Option<u64>>)> {
     let (mut sent, mut received) = (vec![None; COUNT + 1], vec![None; COUNT + 1]);
     for m in times.read()? {
-        let Some(words) = m.data.get(..20) else { continue };
-        let word = |n: usize| i32::from_ne_bytes([words[4 * n], words[4 * n + 1], words[4 * n + 2], words[4 * n + 3]]);
-        if word(0) as u32 != series {
+        let [of, _, _, probe, letter, ..] = m.data.as_chunks::<4>().0 else { continue };
+        if u32::from_ne_bytes(*of) != series {
             continue;
         }
-        let list = match word(4) {
+        let list = match i32::from_ne_bytes(*letter) {
             SENT => &mut sent,
             RECEIVED => &mut received,
             _ => continue,
         };
-        if let Some(slot) = usize::try_from(word(3)).ok().and_then(|n| list.get_mut(n)) {
+        if let Some(slot) = usize::try_from(i32::from_ne_bytes(*probe)).ok().and_then(|n| list.get_mut(n)) {
             *slot = Some(m.ts);
         }
     }
