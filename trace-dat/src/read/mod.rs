@@ -219,6 +219,9 @@ impl OpenOptions {
     }
 }
 
+/// CPUs that are believed; the kernel's limit is 8192.
+pub(crate) const CPUS_MAX: u32 = 65536;
+
 /// An open trace.dat file.
 ///
 /// Opening reads the header and the tables only. Metadata are unpacked when first needed, events as they are walked over.

@@ -7,7 +7,7 @@ use crate::{
     compress::METADATA_MAX,
     cursor::FileCursor,
     read::{
-        Buffer, CpuData, Metadata, Parsed,
+        Buffer, CPUS_MAX, CpuData, Metadata, Parsed,
         header::{Header, PageLayout, text},
         option::{RawOption, TypedOption, id},
         section::Part,
@@ -15,9 +15,6 @@ use crate::{
     source::Source,
     warning::{Place, Warnings},
 };
-
-/// CPUs that are believed; the kernel's limit is 8192.
-const CPUS_MAX: u32 = 65536;
 
 pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Result<Parsed> {
     let endian = header.endian;

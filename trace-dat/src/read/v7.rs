@@ -8,9 +8,9 @@ use crate::{
     Error, Result,
     cursor::Cursor,
     read::{
-        Buffer, CpuData, Metadata, Parsed,
+        Buffer, CPUS_MAX, CpuData, Metadata, Parsed,
         header::{Header, PageLayout},
-        option::{self, BufferOption, RawOption, TypedOption},
+        option::{self, BufferCpu, BufferOption, RawOption, TypedOption},
         section::{HEADER_LEN, Part, Section, id},
     },
     source::Source,
@@ -61,6 +61,9 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
             Ok(TypedOption::Buffer(b)) => buffers.push(b),
             Ok(TypedOption::BufferText { offset, name, clock }) => texts.push((offset, name, clock)),
             Ok(TypedOption::Section(id, offset)) => places.push((id, offset)),
+            Ok(TypedOption::CpuCount(n)) if n > CPUS_MAX => {
+                warnings.push(at(o.offset), too_many("count of CPUs", o.offset, n), "this option");
+            }
             Ok(TypedOption::CpuCount(n)) => parsed.cpu_count = Some(n),
             Ok(_) => {}
             Err(error) => warnings.push(at(o.offset), error, "this option"),
@@ -91,8 +94,9 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
         };
         let mut buffer = Buffer::new(b.name, subbuf_size, b.offset);
         buffer.clock = Some(b.clock).filter(|c| !c.is_empty());
+        let cpus = with_numbers(b.cpus, &buffer.name, warnings);
         buffer.cpus =
-            (b.cpus.into_iter()).map(|c| CpuData { cpu: c.cpu, offset: c.offset, size: c.size, packed }).collect();
+            cpus.into_iter().map(|c| CpuData { cpu: c.cpu, offset: c.offset, size: c.size, packed }).collect();
         parsed.buffers.push(buffer);
     }
     if !complete {
@@ -120,6 +124,25 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
         parsed.cpu_count = parsed.buffers.iter().flat_map(|b| &b.cpus).map(|c| c.cpu.saturating_add(1)).max();
     }
     Ok(parsed)
+}
+
+fn too_many(what: &'static str, offset: u64, value: u32) -> Error {
+    Error::BadValue { what, offset, value: value.into(), why: "is more than any machine has" }
+}
+
+/// The CPUs of a buffer. One whose number cannot be right gets the first that is free: its data may be good.
+fn with_numbers(mut cpus: Vec<BufferCpu>, buffer: &str, warnings: &Warnings) -> Vec<BufferCpu> {
+    let mut used: HashSet<u32> = cpus.iter().map(|c| c.cpu).collect();
+    let mut free = 0;
+    for c in cpus.iter_mut().filter(|c| c.cpu >= CPUS_MAX) {
+        while !used.insert(free) {
+            free += 1;
+        }
+        let place = Place { buffer: Some(buffer.to_owned()), cpu: Some(free), ..at(c.offset) };
+        warnings.push(place, too_many("number of a CPU", c.offset, c.cpu), "");
+        c.cpu = free;
+    }
+    cpus
 }
 
 fn section_of(source: &Source, header: &Header, offset: u64, id: u16) -> Result<Section> {

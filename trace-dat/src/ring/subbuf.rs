@@ -243,6 +243,10 @@ impl Walk {
                 self.ts = self.ts.wrapping_add(delta);
                 Step::Event { start, len: len - 4, delta }
             }
+            RINGBUF_TYPE_TIME_EXTEND | RINGBUF_TYPE_TIME_STAMP if self.time_follows::<BE>(data) => {
+                // The kernel writes a time for the record behind it only, and one is enough.
+                Step::Bad("it is a time before another time")
+            }
             RINGBUF_TYPE_TIME_EXTEND => {
                 let delta = delta.wrapping_add(u64::from(second) << TS_SHIFT);
                 self.pos += 8;
@@ -276,6 +280,14 @@ impl Walk {
                 Step::Padding { delta }
             }
         }
+    }
+
+    /// Whether behind the time at `pos` stands another.
+    fn time_follows<const BE: bool>(&self, data: &[u8]) -> bool {
+        let at = self.pos + 8;
+        let head = word::<BE>(data, at);
+        let type_len = if BE { head >> TS_SHIFT } else { head & 31 };
+        at + 8 <= self.end && type_len >= RINGBUF_TYPE_TIME_EXTEND
     }
 
     fn rest_is_empty(&mut self) -> Step {
@@ -440,6 +452,8 @@ mod tests {
         for (words, why) in [
             (&[1, 0, 29, 8, 0, 1, 0][..], "it is empty, but more is there"),
             (&[1, 0, 29 | 2 << 5, 17, 0, 0, 0], "it is padding that reaches past the end of the data"),
+            (&[1, 0, 30 | 2 << 5, 0, 31, 0], "it is a time before another time"),
+            (&[1, 0, u32::MAX, u32::MAX, u32::MAX, u32::MAX], "it is a time before another time"),
         ] {
             let d = subbuf(Endian::Little, 0, 0, words);
             let last = LE64.items(&d, 0x1000).unwrap().last().unwrap().unwrap_err();

@@ -142,6 +142,9 @@ pub struct Summary {
     pub size: u64,
 }
 
+/// CPUs of all buffers that a file is written with: each takes room in memory and in the file, with and without events.
+const ENTRIES_MAX: u64 = 1 << 21;
+
 /// Writes one file.
 pub struct Writer<W: Write + Seek> {
     out: Out<W>,
@@ -221,6 +224,11 @@ impl<W: Write + Seek> Writer<W> {
     ) -> Result<Self> {
         if meta.endian() != head.endian {
             return Err(Error::Unwritable("metadata of another byte order".into()));
+        }
+        let entries = u64::from(meta.cpus) * buffers.len().max(1) as u64;
+        if entries > ENTRIES_MAX {
+            let (cpus, buffers) = (meta.cpus, buffers.len());
+            return Err(Error::Unwritable(format!("{buffers} buffers of {cpus} CPUs: more than any machine has")));
         }
         let mut out = Out::new(out, direct, path, head.endian);
         let mut packers = Packers::new(head.codec, 0);

@@ -16,6 +16,7 @@ use crate::{
         merge::Merge,
         subbuf::{ItemKind, SubBufLayout},
     },
+    warning::Warnings,
 };
 
 /// What the events of a file use.
@@ -252,7 +253,7 @@ impl Redactor {
     }
 }
 
-/// Copies a CPU's sub-buffers, each changed by `change`.
+/// Copies a CPU's sub-buffers, each changed by `change`. What cannot be read is told to `warnings`.
 ///
 /// # Errors
 /// When they cannot be written.
@@ -260,9 +261,11 @@ pub fn copy_changed<W: Write + Seek>(
     writer: &mut Writer<W>,
     file: &TraceFile,
     (buffer, cpu): (&Buffer, &CpuData),
+    warnings: &Warnings,
     change: &mut dyn FnMut(&SubBufLayout, &mut Vec<u8>),
 ) -> Result<()> {
     let mut stream = file.stream(buffer, cpu, 1)?;
+    stream.set_warnings(warnings);
     let layout = stream.layout();
     let mut page = Vec::new();
     while let Some(s) = stream.next_subbuf() {

@@ -11,6 +11,7 @@ use trace_dat::{
     TraceFile,
     compress::Codec,
     ring::subbuf::SubBufLayout,
+    warning::Warnings,
     write::{self, FileHead, FileVersion, Metadata, Summary, Writer, slim},
 };
 
@@ -166,7 +167,14 @@ pub fn convert(file: &TraceFile, head: FileHead, how: How, output: &Path) -> any
                     r.subbuf(&decoder, layout, page);
                 }
             };
-            slim::copy_changed(&mut writer, file, (buffer, cpu), &mut change)?;
+            // What is left out is told as by a report: that knows more than one sub-buffer at a time.
+            let told = Warnings::default();
+            let warnings = if how.salvage { &told } else { file.warnings() };
+            slim::copy_changed(&mut writer, file, (buffer, cpu), warnings, &mut change)?;
+            if how.salvage {
+                let mut stream = file.stream(buffer, cpu, 1)?;
+                while stream.advance() {}
+            }
             progress.add(cpu.size);
         }
     }
