@@ -99,11 +99,14 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
             cpus.into_iter().map(|c| CpuData { cpu: c.cpu, offset: c.offset, size: c.size, packed }).collect();
         parsed.buffers.push(buffer);
     }
-    if !complete {
-        for s in found.iter().filter(|s| s.id == id::BUFFER) {
-            if !parsed.buffers.iter().any(|b| b.offset == s.offset) {
-                super::salvage::buffer(source, header, &mut parsed, s, warnings);
-            }
+    // Of a file whose options look complete, too, that of a buffer may have been damaged into another: its section tells.
+    if complete {
+        found = scan(source, header);
+    }
+    for s in found.iter().filter(|s| s.id == id::BUFFER) {
+        let inside = |c: &CpuData| c.size > 0 && (s.offset..s.end()).contains(&c.offset);
+        if !parsed.buffers.iter().any(|b| b.offset == s.offset || b.cpus.iter().any(inside)) {
+            super::salvage::buffer(source, header, &mut parsed, s, warnings);
         }
     }
     for (offset, name, clock) in texts {
