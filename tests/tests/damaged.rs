@@ -240,7 +240,7 @@ fn what_is_left_out_is_told() {
             "CPU 1, sub-buffer 0, file offset 0x400c: record at 0x500 of the sub-buffer at 0x0: it is a time before another time",
         ),
         ("times-without-records", "convert --salvage -i {} -o salvaged.dat", "it is a time before another time"),
-        ("no-buffer-option", "report -i {}", "no BUFFER option at"),
+        ("no-buffer-option", "report -i {}", "BUFFER option is missing at 0x3c32"),
         ("too-few-chunks", "report -i {}", "CPU 1: count of chunks at 0x5000: 1 chunks end before the data do"),
     ] {
         let file = programs::workspace().join(format!("fixtures/damaged/{name}.dat"));
