@@ -568,3 +568,73 @@ fn interrupted_recordings_are_restored() {
         assert!(strange < 20, "{strange} lines that were not there before");
     }
 }
+
+/// The tracing directory of the machine that a (little-endian, version 6) recording comes from, and its kallsyms.
+fn machine_of(fixture: &Path, dir: &Path) {
+    use trace_dat::write::{Payload, option::id};
+    let file = TraceFile::open(fixture).expect("a fixture");
+    let meta = Metadata::of(&file).expect("metadata");
+    let plain = |section| match meta.get(section).map(|s| &s.payload) {
+        Some(Payload::Plain(bytes)) => bytes.clone(),
+        other => panic!("section {section}: {other:?}"),
+    };
+    let write = |name: &str, bytes: &[u8]| {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::write(path, bytes).expect("a file");
+    };
+    write("events/header_page", &file.metadata().header_page);
+    write("events/header_event", &file.metadata().header_event);
+    write("trace_clock", b"[local] global\n");
+    write("saved_cmdlines", &plain(id::CMDLINES)[8..]);
+    write("../kallsyms", &plain(id::KALLSYMS)[4..]);
+    for cpu in 0..file.cpu_count() {
+        write(&format!("per_cpu/cpu{cpu}/stats"), b"entries: 0\n");
+    }
+    // Number of formats, each with its length before it.
+    let formats = |system: &str, bytes: &[u8]| {
+        let number = |at: usize, n: usize| bytes[at..at + n].iter().rev().fold(0, |all, b| all << 8 | usize::from(*b));
+        let mut at = 4;
+        for _ in 0..number(0, 4) {
+            let text = &bytes[at + 8..at + 8 + number(at, 8)];
+            at += 8 + text.len();
+            let name = text.split(|b| *b == b'\n').next().and_then(|l| l.strip_prefix(b"name: ")).expect("a name");
+            write(&format!("events/{system}/{}/format", String::from_utf8_lossy(name)), text);
+        }
+        at
+    };
+    formats("ftrace", &plain(id::FTRACE_EVENTS));
+    let bytes = plain(id::EVENT_FORMATS);
+    let mut at = 4;
+    while at < bytes.len() {
+        let name = bytes[at..].split(|b| *b == 0).next().expect("a system");
+        at += name.len() + 1;
+        write(&format!("events/{}/enable", String::from_utf8_lossy(name)), b"0\n");
+        at += formats(&String::from_utf8_lossy(name), &bytes[at..]);
+    }
+}
+
+/// Raw files without a description: the machine is asked, at once or before by `restore -c`.
+#[test]
+fn raw_files_are_restored_on_their_machine() {
+    let fixture = programs::workspace().join("fixtures/x86_64-6.1-sched-v6.dat");
+    let want = body(programs::tracecmd(), &fixture);
+    let dir = tempfile::tempdir().expect("a directory");
+    machine_of(&fixture, &dir.path().join("tracing"));
+    let raw = leave(&fixture, dir.path(), None);
+    let raw: Vec<&str> = raw.iter().map(|p| p.to_str().expect("a name")).collect();
+    let run = |words: &[&str]| {
+        let done = Command::new(programs::tracecmd()).current_dir(dir.path()).args(words).output().expect("it starts");
+        assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    let machine: &[&str] = &["restore", "-t", "tracing", "-k", "kallsyms"];
+    run(&[machine, &["-c"]].concat());
+    run(&[&["restore", "-i", "trace-partial.dat", "-o", "one.dat"], &raw[..]].concat());
+    run(&[machine, &["-o", "two.dat"], &raw[..]].concat());
+    for name in ["one.dat", "two.dat"] {
+        same(&want, &body(programs::tracecmd(), &dir.path().join(name)), name);
+        if let Ok(reference) = programs::reference() {
+            same(&want, &body(reference, &dir.path().join(name)), &format!("{name} by the reference"));
+        }
+    }
+}
