@@ -13,8 +13,8 @@ use super::{hooks::Hook, stack_tree::StackTree};
 
 /// First events that may wait for their second: nested calls, an interrupt raised again.
 const MAX_NESTING: usize = 256;
-/// Idle tasks that are switched out at the same time: one for each CPU.
-const MAX_IDLE: usize = 4096;
+/// Times that a task was switched out and not in again: idle tasks have one for each CPU, others where events were lost.
+const MAX_OUT: usize = 4096;
 /// Most return addresses of a stack that are used.
 const MAX_STACK: usize = 256;
 
@@ -172,6 +172,8 @@ const SOFTIRQS: [&str; 10] =
     ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "BLOCK_IOPOLL", "TASKLET", "SCHED", "HRTIMER", "RCU"];
 /// Letters of the bits of a task's state.
 const STATES: &[u8; 10] = b"SDTtXZxKWP";
+/// The bits that have letters.
+const STATE_BITS: u64 = (1 << STATES.len()) - 1;
 
 #[derive(Debug)]
 struct Switch {
@@ -195,6 +197,8 @@ struct Wakeup {
 #[derive(Debug, Default)]
 struct Task {
     comm: Option<Vec<u8>>,
+    /// It was switched out to wait for something: only then it can be woken.
+    sleeps: bool,
     /// Time of its wakeup, with the waker's stack.
     woken: Option<(u64, Stack)>,
 }
@@ -222,8 +226,8 @@ pub struct Profile {
     /// First own field of every event that was seen; `None`: the event is not in the file.
     first_fields: FxHashMap<u16, Option<Option<Place>>>,
     tasks: BTreeMap<i64, Task>,
-    /// Time and state of tasks when they were switched out, with the stack. The idle tasks of all CPUs have one list: the last
-    /// one that was switched out is taken to be the first that runs again, as in the reference.
+    /// Time and state of tasks when they were switched out, with the stack. The idle tasks of all CPUs have one list. The
+    /// last one that was switched out is taken to be the first that runs again, as in the reference.
     out: FxHashMap<i64, Vec<(u64, u64, Stack)>>,
     lines: FxHashMap<Scope, Lines>,
     cpus: BTreeMap<u32, ()>,
@@ -437,16 +441,16 @@ impl Profile {
         let task = self.tasks.entry(prev).or_default();
         task.comm.get_or_insert(prev_comm);
         let out = self.out.entry(prev).or_default();
-        if prev != 0 {
-            out.clear();
-        } else if out.len() >= MAX_IDLE {
+        if out.len() >= MAX_OUT {
             out.remove(0);
         }
         out.push((ts, state, Stack::default()));
         self.last.insert(pid, StackOf::Out(prev));
         let task = self.tasks.entry(next).or_default();
         task.comm.get_or_insert(next_comm);
+        task.sleeps = false;
         let woken = task.woken.take();
+        self.tasks.entry(prev).or_default().sleeps = state & STATE_BITS != 0;
         self.switched_in(id, next, ts);
         if let (Some((start, stack)), Some(wakeup)) = (woken, self.wakeup.as_ref().map(|w| w.id)) {
             let time = ts.wrapping_sub(start);
@@ -471,7 +475,7 @@ impl Profile {
         }
     }
 
-    /// A wakeup of a task that was not seen before only makes it known, as in the reference.
+    /// A wakeup of a task that was not seen to go to sleep only makes it known, as in the reference.
     fn see_wakeup(&mut self, dec: &Decoder, rec: &Record<'_>, id: u16, ts: u64, pid: i64) -> bool {
         let data = rec.data;
         let Some(w) = self.wakeup.as_ref().filter(|w| w.id == id) else { return false };
@@ -483,7 +487,7 @@ impl Profile {
         match self.tasks.get_mut(&woken) {
             Some(task) => {
                 task.comm.get_or_insert(comm);
-                if task.woken.is_none() {
+                if std::mem::take(&mut task.sleeps) {
                     task.woken = Some((ts, Stack::default()));
                     self.last.insert(pid, StackOf::Woken(woken));
                     if let Some(switch) = self.switch.as_ref().map(|s| s.id) {
@@ -636,7 +640,7 @@ impl Profile {
                 Some(name) => out.extend_from_slice(name.as_bytes()),
                 None => out.extend_from_slice(value.to_string().as_bytes()),
             },
-            Naming::State if value & 0x3ff == 0 => out.push(b'R'),
+            Naming::State if value & STATE_BITS == 0 => out.push(b'R'),
             Naming::State => {
                 out.extend(STATES.iter().enumerate().filter(|(bit, _)| value >> bit & 1 != 0).map(|(_, c)| *c));
             }
@@ -650,8 +654,6 @@ impl Pair {
         match (self.per_cpu, self.global) {
             (true, _) => Scope::Cpu(cpu),
             (_, true) => Scope::Global,
-            // Each CPU has an idle task of its own.
-            _ if pid == 0 => Scope::Cpu(cpu),
             _ => Scope::Task(pid),
         }
     }
