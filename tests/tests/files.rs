@@ -395,6 +395,24 @@ fn redacted_names_are_stable() {
     }
 }
 
+/// Of a kernel's BTF a slim file has the functions that were called and their arguments.
+#[test]
+fn slim_btf_is_small() {
+    let fixture = programs::workspace().join("fixtures/x86_64-7.2-fgraph-args.dat");
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = dir.path().join("o.dat");
+    good(&["convert", "-q", "--slim"], &fixture, &output);
+    let (before, after) =
+        (fs::metadata(&fixture).expect("a fixture").len(), fs::metadata(&output).expect("a file").len());
+    assert!(after * 10 < before, "{after} of {before} bytes");
+    let want = body(programs::tracecmd(), &fixture);
+    assert!(want.windows(4).any(|w| w == b"dfd="), "arguments have names");
+    same(&want, &body(programs::tracecmd(), &output), "slim");
+    if let Ok(reference) = programs::reference() {
+        same(&body(reference, &fixture), &body(reference, &output), "slim by the reference");
+    }
+}
+
 /// A disk that is full in the middle, and one that takes nothing: no file is left there, and the message names the reason.
 #[test]
 fn full_and_read_only_disks() {

@@ -150,6 +150,12 @@ pub fn slim(meta: &mut Metadata, file: &TraceFile, used: &Used) {
     let arguments = |e: &Event| e.fields.iter().any(|f| f.name == "args") && e.system == "ftrace";
     if !used.events.iter().filter_map(|id| decoder.event(*id)).any(arguments) {
         meta.sections.retain(|s| s.id != id::BTF_FILE);
+    } else if let Some(bytes) = unpacked(meta, id::BTF_FILE) {
+        let symbols = used.addresses.iter().filter_map(|a| decoder.symbols().find(*a));
+        let names: HashSet<&[u8]> = symbols.map(|s| s.name).collect();
+        if let Some(slimmed) = slim_btf(&bytes, endian, &names) {
+            meta.btf(&slimmed);
+        }
     }
     meta.sections.retain(|s| s.id != id::MODULES_FILE);
 }
@@ -182,6 +188,106 @@ fn slim_formats(bytes: &[u8], endian: Endian, events: &BTreeSet<u16>) -> Option<
     let mut meta = Metadata::new(endian, 0);
     meta.event_formats(&systems);
     unpacked(&meta, id::EVENT_FORMATS)
+}
+
+/// BTF of these functions only, with the types of their arguments. Types keep their numbers: in the place of one that is left out
+/// stands a declaration without a name. Structures keep their names only.
+///
+/// Source: Documentation/bpf/btf.rst.
+fn slim_btf(bytes: &[u8], endian: Endian, functions: &HashSet<&[u8]>) -> Option<Vec<u8>> {
+    const ARRAY: u64 = 3;
+    const FORWARD: u64 = 7;
+    const FUNC: u64 = 12;
+    const FUNC_PROTO: u64 = 13;
+    let number = |at: usize| endian.uint(bytes, at, 4);
+    let place = |at: usize| number(at).and_then(|n| usize::try_from(n).ok());
+    let head = place(4)?;
+    let (types, types_len, strings) = (head + place(8)?, place(12)?, head + place(16)?);
+    let name = |offset: u64| bytes.get(strings + offset as usize..)?.split(|b| *b == 0).next();
+    // Where each type begins, its kind, and the size of what follows its three words; number 0 is void.
+    let mut all = vec![(0, FORWARD, 0)];
+    let mut at = types;
+    while at < types + types_len {
+        let info = number(at + 4)?;
+        let (kind, count) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
+        let more = match kind {
+            1 | 14 | 17 => 4,
+            ARRAY => 12,
+            4 | 5 | 15 | 19 => 12 * count,
+            6 | FUNC_PROTO => 8 * count,
+            2 | 7..=12 | 16 | 18 => 0,
+            _ => return None,
+        };
+        all.push((at, kind, more));
+        at += 12 + more;
+    }
+    let mut wanted: Vec<u64> = Vec::new();
+    for (n, (at, kind, _)) in (0..).zip(&all) {
+        if *kind == FUNC && functions.contains(name(number(*at)?)?) {
+            wanted.push(n);
+        }
+    }
+    let mut kept = BTreeSet::new();
+    while let Some(n) = wanted.pop() {
+        if n == 0 || !kept.insert(n) {
+            continue;
+        }
+        let &(at, kind, more) = all.get(usize::try_from(n).ok()?)?;
+        match kind {
+            2 | 8..=12 | 18 => wanted.push(number(at + 8)?),
+            ARRAY => wanted.extend([number(at + 12)?, number(at + 16)?]),
+            FUNC_PROTO => {
+                wanted.push(number(at + 8)?);
+                for p in (0..more).step_by(8) {
+                    wanted.push(number(at + 12 + p + 4)?);
+                }
+            }
+            _ => {}
+        }
+    }
+    // Without any of them it stays as it is.
+    let last = *kept.last()?;
+    let (mut new, mut names) = (Vec::new(), vec![0]);
+    let mut string = |offset: u64| -> Option<[u8; 4]> {
+        if offset == 0 {
+            return Some(endian.from_u32(0));
+        }
+        let start = names.len() as u32;
+        names.extend_from_slice(name(offset)?);
+        names.push(0);
+        Some(endian.from_u32(start))
+    };
+    for (n, (at, kind, more)) in (0..).zip(&all).skip(1).take(last as usize) {
+        if !kept.contains(&n) {
+            new.extend([endian.from_u32(0), endian.from_u32((FORWARD as u32) << 24), endian.from_u32(0)].concat());
+            continue;
+        }
+        new.extend(string(number(*at)?)?);
+        if matches!(kind, 4 | 5) {
+            new.extend(endian.from_u32(number(at + 4)? as u32 & !0xffff));
+            new.extend(bytes.get(at + 8..at + 12)?);
+            continue;
+        }
+        new.extend(bytes.get(at + 4..at + 12)?);
+        let more = bytes.get(at + 12..at + 12 + more)?;
+        match *kind {
+            // Names of values and of parameters.
+            6 | 19 | FUNC_PROTO => {
+                for item in more.chunks_exact(if *kind == 19 { 12 } else { 8 }) {
+                    new.extend(string(endian.uint(item, 0, 4)?)?);
+                    new.extend(item.get(4..)?);
+                }
+            }
+            _ => new.extend(more),
+        }
+    }
+    let mut out = bytes.get(..4)?.to_vec();
+    for n in [24, 0, new.len(), new.len(), names.len()] {
+        out.extend(endian.from_u32(u32::try_from(n).ok()?));
+    }
+    out.extend(new);
+    out.extend(names);
+    Some(out)
 }
 
 /// Replaces names by others of the same length: equal ones by equal ones, for the time of one file.
