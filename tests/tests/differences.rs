@@ -35,7 +35,7 @@ fn fault(test: &str, table: &BTreeSet<String>) -> Option<String> {
     }
     if let Some(name) = quoted("scenario ") {
         let there = |dir: &str| guest.join(dir).join(format!("{name}.sh")).exists();
-        let found = ["scenarios", "candidates", "remote"].into_iter().any(there);
+        let found = ["scenarios", "long"].into_iter().any(there);
         return (!found).then(|| format!("no script {name} in tests/guest"));
     }
     let Some((file, function)) = quoted("").and_then(|t| t.split_once("::")) else {

@@ -10,8 +10,8 @@
 //!
 //! Names of scenarios and kernels in the environment variables `TRACECMD_SCENARIOS` and `TRACECMD_KERNELS` (words) restrict
 //! the run; `TRACECMD_KILLS=30` kills that many recordings by each signal; `TRACECMD_GUEST_CPUS=4` and `TRACECMD_GUEST_LIMIT=SECONDS`
-//! change the guest; what it left can be kept with `TRACECMD_GUEST_OUT=DIR`. `TRACECMD_SCENARIO_DIR=remote` runs the scenarios of
-//! `tests/guest/remote` instead: all pairings of client, listener, protocol, carrier and tracer.
+//! change the guest; what it left can be kept with `TRACECMD_GUEST_OUT=DIR`. `TRACECMD_SCENARIO_DIR=long` runs the scenarios of
+//! `tests/guest/long` instead, which take many minutes each: recordings that are killed, all remote pairings, broken links, the agent.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

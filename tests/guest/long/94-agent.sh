@@ -1,4 +1,3 @@
-# kernels: 6.12
 # Guest and host in one: the agent records the top buffer of this kernel, `record -A` an instance of it. Our and the reference's
 # programs as both sides, over vsock loopback and TCP. Both files have to name each other, and the marks of the time have to
 # be in the guest's; both programs have to merge the files in the same way.

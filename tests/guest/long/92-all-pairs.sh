@@ -1,5 +1,5 @@
 # All pairings of our and the reference's client and listener, both protocols, TCP and UDP, events and the function graph.
-# TRACECMD_SCENARIO_DIR=remote runs it; scenarios/92-remote-pairs.sh is the short choice of every run.
+# TRACECMD_SCENARIO_DIR=long runs it; scenarios/92-remote-pairs.sh is the short choice of every run.
 . /lib.sh
 for carrier in tcp udp; do
   for clients in ours:ours ours:ref ref:ours ref:ref; do

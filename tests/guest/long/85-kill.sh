@@ -1,4 +1,3 @@
-# kernels: 7.2
 # Recordings that are ended at random moments: the state is back (after SIGKILL: after reset), and what was recorded can be read.
 # The moments are drawn from KILL_SEED; KILLS recordings for each signal: a few in every run of the tests, as many as TRACECMD_KILLS says
 # when asked for.
