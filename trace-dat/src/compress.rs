@@ -77,6 +77,15 @@ fn damaged(offset: u64, codec: Codec, why: impl std::fmt::Display) -> Error {
     Error::Compressed { offset, codec: codec.name(), why: why.to_string() }
 }
 
+/// The unpacked bytes, one after the other.
+fn reader(codec: Codec, packed: &[u8]) -> std::io::Result<Box<dyn Read + '_>> {
+    Ok(match codec {
+        Codec::None => Box::new(packed),
+        Codec::Zlib => Box::new(flate2::bufread::ZlibDecoder::new(packed)),
+        Codec::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
+    })
+}
+
 impl Decompressor {
     /// Without contexts; they are made when first needed.
     pub fn new() -> Self {
@@ -132,12 +141,7 @@ impl Decompressor {
             }
             Ok(done)
         }
-        match codec {
-            Codec::None => fill(packed, out),
-            Codec::Zlib => fill(flate2::bufread::ZlibDecoder::new(packed), out),
-            Codec::Zstd => zstd::stream::read::Decoder::with_buffer(packed).and_then(|d| fill(d, out)),
-        }
-        .map_err(|e| damaged(offset, codec, e))
+        reader(codec, packed).and_then(|r| fill(r, out)).map_err(|e| damaged(offset, codec, e))
     }
 
     /// Unpacks metadata that says it has `claimed` bytes. Memory grows with what really comes out.
@@ -158,13 +162,7 @@ impl Decompressor {
         }
         let mut out = Vec::new();
         let limit = claimed as u64 + 1;
-        let done = match codec {
-            Codec::None => packed.take(limit).read_to_end(&mut out),
-            Codec::Zlib => flate2::bufread::ZlibDecoder::new(packed).take(limit).read_to_end(&mut out),
-            Codec::Zstd => {
-                zstd::stream::read::Decoder::with_buffer(packed).and_then(|d| d.take(limit).read_to_end(&mut out))
-            }
-        };
+        let done = reader(codec, packed).and_then(|r| r.take(limit).read_to_end(&mut out));
         done.map_err(|e| damaged(offset, codec, e))?;
         if out.len() > claimed {
             return Err(damaged(offset, codec, "larger than it says"));
@@ -191,11 +189,7 @@ pub fn unpack_pieces(
     let (back, used) = crossbeam_channel::bounded::<Vec<u8>>(4);
     let unpack = move || -> Result<()> {
         let fail = |e: std::io::Error| damaged(offset, codec, e);
-        let mut from: Box<dyn Read> = match codec {
-            Codec::None => Box::new(packed),
-            Codec::Zlib => Box::new(flate2::bufread::ZlibDecoder::new(packed)),
-            Codec::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed).map_err(fail)?),
-        };
+        let mut from = reader(codec, packed).map_err(fail)?;
         let mut left = claimed;
         loop {
             let mut piece = used.try_recv().unwrap_or_default();

@@ -206,7 +206,7 @@ impl Entry {
 }
 
 impl EventPrinter for Entry {
-    fn is_free_of_nul(&self, _dec: &Decoder) -> bool {
+    fn is_free_of_nul(&self) -> bool {
         self.func.is_some()
     }
 
@@ -261,7 +261,7 @@ impl ExitLine {
 }
 
 impl EventPrinter for ExitLine {
-    fn is_free_of_nul(&self, _: &Decoder) -> bool {
+    fn is_free_of_nul(&self) -> bool {
         !self.options.tailprint
     }
 

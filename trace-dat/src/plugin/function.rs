@@ -44,7 +44,7 @@ impl Function {
 }
 
 impl EventPrinter for Function {
-    fn is_free_of_nul(&self, _dec: &Decoder) -> bool {
+    fn is_free_of_nul(&self) -> bool {
         self.ip.is_some() && self.repeats.is_none()
     }
 

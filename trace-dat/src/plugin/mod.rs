@@ -24,8 +24,7 @@ pub trait EventPrinter: Send + Sync + std::fmt::Debug {
     fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>);
 
     /// Whether no text of this printer has a NUL in it, which would end it. Asked once for each event.
-    fn is_free_of_nul(&self, dec: &Decoder) -> bool {
-        let _ = dec;
+    fn is_free_of_nul(&self) -> bool {
         false
     }
 }

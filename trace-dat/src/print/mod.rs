@@ -54,7 +54,7 @@ fn mode<'a>(dec: &Decoder, event: &'a Event) -> &'a Mode {
             && !chosen(&o.no_plugin_events, event)
             && let Some(p) = crate::plugin::printer_for(dec, event)
         {
-            return Mode::Plugin { nul: !p.is_free_of_nul(dec), printer: p };
+            return Mode::Plugin { nul: !p.is_free_of_nul(), printer: p };
         }
         Mode::Fmt
     })

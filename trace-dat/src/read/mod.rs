@@ -451,8 +451,7 @@ impl TraceFile {
                 let warnings = warnings.clone();
                 LazyText::read(move || {
                     Ok(part.read().unwrap_or_else(|error| {
-                        let place = Place { offset: Some(part.offset()), ..Place::default() };
-                        warnings.push(place, error, "BTF");
+                        warnings.push(place(&part), error, "BTF");
                         Vec::new()
                     }))
                 })
