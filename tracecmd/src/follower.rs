@@ -8,13 +8,14 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
 use trace_dat::compress::Codec;
 use trace_dat::write::{CHUNK_SUB_BUFFERS, Spool, Spooled};
+use tracefs::StopHandle;
 
 use crate::recorder;
 use crate::sys;
@@ -29,33 +30,9 @@ pub type Ahead = Spooled<File>;
 /// The running thread.
 #[derive(Debug)]
 pub struct Follower {
-    stop: Arc<Stop>,
+    stop: StopHandle,
     thread: JoinHandle<Vec<(PathBuf, Ahead)>>,
     tid: i32,
-}
-
-#[derive(Debug, Default)]
-struct Stop {
-    asked: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Stop {
-    fn is_asked(&self) -> bool {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits a while; true when the end was asked for.
-    fn wait(&self) -> bool {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(asked, PERIOD, |asked| !*asked);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    fn ask(&self) {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
-    }
 }
 
 /// One raw file and what was made of it.
@@ -77,11 +54,11 @@ impl Followed {
     }
 
     /// Packs the whole chunks that are there; false when it cannot go on.
-    fn follow(&mut self, buf: &mut Vec<u8>, stop: &Stop) -> bool {
+    fn follow(&mut self, buf: &mut Vec<u8>, stop: &StopHandle) -> bool {
         let Ok(size) = self.raw.metadata().map(|m| m.len()) else { return false };
         buf.resize(self.chunk, 0);
         while self.spool.taken() + self.chunk as u64 <= size {
-            if stop.is_asked() {
+            if stop.is_stopped() {
                 break;
             }
             let read = self.raw.read_exact_at(buf, self.spool.taken());
@@ -101,7 +78,7 @@ impl Follower {
     pub fn start(files: &[(PathBuf, u32)], codec: Codec) -> anyhow::Result<Follower> {
         let followed = files.iter().map(|(path, subbuf)| Followed::new(path, *subbuf, codec));
         let followed = followed.collect::<anyhow::Result<Vec<_>>>()?;
-        let stop = Arc::new(Stop::default());
+        let stop = StopHandle::new()?;
         let (ready, is_ready) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("follower".into())
@@ -125,7 +102,7 @@ impl Follower {
 
     /// Asks it to end. From now on it is waited for, so it gets its share of the CPUs.
     pub fn stop(&self) {
-        self.stop.ask();
+        self.stop.stop();
         sys::set_normal_priority(self.tid);
     }
 
@@ -136,9 +113,9 @@ impl Follower {
     }
 }
 
-fn follow_all(mut files: Vec<Followed>, stop: &Stop) -> Vec<(PathBuf, Ahead)> {
+fn follow_all(mut files: Vec<Followed>, stop: &StopHandle) -> Vec<(PathBuf, Ahead)> {
     let mut buf = Vec::new();
-    while !stop.wait() {
+    while let Ok(false) = stop.wait(PERIOD) {
         // A full disk: the room is better used by the raw data.
         files.retain_mut(|f| f.follow(&mut buf, stop));
     }
@@ -158,7 +135,7 @@ mod tests {
         let (mut f, mut buf) = (Followed::new(&path, 4096, Codec::Zstd).unwrap(), Vec::new());
         for (sub_buffers, packed) in [(9, 0), (16, 20), (5, 30)] {
             raw.write_all(&vec![7; sub_buffers * 4096]).unwrap();
-            assert!(f.follow(&mut buf, &Stop::default()));
+            assert!(f.follow(&mut buf, &StopHandle::new().unwrap()));
             assert_eq!(f.spool.taken(), packed * 4096);
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "its own file has no name");

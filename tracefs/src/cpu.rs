@@ -40,6 +40,16 @@ impl StopHandle {
         self.0.as_fd()
     }
 
+    /// Waits for [`stop`](StopHandle::stop), at most so long; true when it came.
+    pub fn wait(&self, timeout: Duration) -> Result<bool> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX)) {
+            Ok(n) => Ok(n > 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(e) => Err(Error::io("poll", Path::new("eventfd"), e.into())),
+        }
+    }
+
     /// True after [`stop`](StopHandle::stop).
     pub fn is_stopped(&self) -> bool {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
@@ -206,12 +216,7 @@ impl CpuReader {
 
     /// Waits for the stop handle only; true when it was raised.
     pub fn wait_stopped(&self, timeout: Duration) -> Result<bool> {
-        let mut fds = [PollFd::new(self.stop.0.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX)) {
-            Ok(n) => Ok(n > 0),
-            Err(Errno::EINTR) => Ok(false),
-            Err(e) => Err(Error::io("poll", &self.path, e.into())),
-        }
+        self.stop.wait(timeout)
     }
 
     /// One sub-buffer as it is now, also a partly filled one, without waiting. `None`: nothing there.
