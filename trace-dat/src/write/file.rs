@@ -24,7 +24,9 @@ fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
 /// Removes all that this process is writing under other names, for a program that is told to end. Nothing may be written afterwards.
 pub fn remove_unfinished() {
     for path in unfinished().drain(..) {
-        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+        // Another thread may be putting more into a directory.
+        let gone = || fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path)).is_ok() || !path.exists();
+        (0..1000).any(|_| gone());
     }
 }
 
@@ -33,11 +35,15 @@ pub fn remove_unfinished() {
 pub struct Temporary(PathBuf);
 
 impl Temporary {
-    /// For this name, which is taken already.
-    pub fn new(path: impl Into<PathBuf>) -> Temporary {
-        let path = path.into();
-        unfinished().push(path.clone());
-        Temporary(path)
+    /// Has `make` make what shall have this name for now; a signal does not come between.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn create<T>(path: &Path, make: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<(Temporary, T)> {
+        let mut unfinished = unfinished();
+        let made = make(path)?;
+        unfinished.push(path.to_path_buf());
+        Ok((Temporary(path.to_path_buf()), made))
     }
 
     /// Gives it its own name.
@@ -111,9 +117,10 @@ impl OutputFile {
             hidden.push(name);
             hidden.push(format!(".{}-{n}.tmp", std::process::id()));
             let temporary = dir.join(hidden);
-            match OpenOptions::new().read(true).write(true).create_new(true).open(&temporary) {
-                Ok(file) => {
-                    let out = OutputFile { file, target, temporary: Some(Temporary::new(temporary)) };
+            let create = |path: &Path| OpenOptions::new().read(true).write(true).create_new(true).open(path);
+            match Temporary::create(&temporary, create) {
+                Ok((temporary, file)) => {
+                    let out = OutputFile { file, target, temporary: Some(temporary) };
                     if let Some(mode) = mode {
                         out.file.set_permissions(mode).map_err(|e| fail("create", e))?;
                     }

@@ -192,8 +192,8 @@ pub fn export(file: &TraceFile, decoder: &Decoder, output: &Path) -> anyhow::Res
     }
     let name = output.file_name().context("the output has no name")?.to_string_lossy().into_owned();
     let dir = output.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let unfinished = Temporary::new(&dir);
+    let (unfinished, ()) = Temporary::create(&dir, |dir| fs::create_dir(dir))
+        .with_context(|| format!("cannot create {}", dir.display()))?;
     let mut ctf = Ctf {
         dir: dir.clone(),
         streams: BTreeMap::new(),
