@@ -44,6 +44,14 @@ impl Run {
 /// # Panics
 /// When the program cannot be started, or a temporary file not be made.
 pub fn run(program: &Path, words: &[String], dir: &Path) -> Run {
+    run_for(program, words, dir, Duration::from_secs(SECONDS))
+}
+
+/// The same, with another limit of the time by the clock.
+///
+/// # Panics
+/// When the program cannot be started, or a temporary file not be made.
+pub fn run_for(program: &Path, words: &[String], dir: &Path, clock: Duration) -> Run {
     let (out, err) = (dir.join("stdout"), dir.join("stderr"));
     let open = |p: &Path| File::options().read(true).write(true).create(true).truncate(true).open(p).expect("a file");
     let (mut out_file, mut err_file) = (open(&out), open(&err));
@@ -70,7 +78,7 @@ pub fn run(program: &Path, words: &[String], dir: &Path) -> Run {
         if let Some(status) = child.try_wait().expect("waiting") {
             break status;
         }
-        if start.elapsed() > Duration::from_secs(SECONDS) {
+        if start.elapsed() > clock {
             hung = true;
             let _ = child.kill();
             break child.wait().expect("waiting");
@@ -85,7 +93,7 @@ pub fn run(program: &Path, words: &[String], dir: &Path) -> Run {
     err_file.rewind().and_then(|()| err_file.read_to_end(&mut bytes)).expect("its messages");
     run.err = String::from_utf8_lossy(&bytes).into_owned();
     run.fault = match (hung, status.signal(), status.code()) {
-        (true, _, _) => Some(format!("did not end within {SECONDS} s")),
+        (true, _, _) => Some(format!("did not end within {} s", clock.as_secs())),
         (_, Some(signal), _) => Some(format!("ended by signal {signal}")),
         (_, _, Some(101)) => Some("panicked".into()),
         _ if run.err.contains("panicked at") => Some("panicked".into()),

@@ -10,7 +10,12 @@ use trace_dat::{
     read::option::TypedOption,
     write::{BufferHead, FileHead, FileVersion, Metadata, RawOption, Writer, option::id},
 };
-use tracecmd_tests::{compare, programs, skip::skip};
+use tracecmd_tests::{
+    compare,
+    damage::{self, damage},
+    limited, programs,
+    skip::skip,
+};
 
 const HEADER_PAGE: &str = "\tfield: u64 timestamp;\toffset:0;\tsize:8;\tsigned:0;\n\
     \tfield: local_t commit;\toffset:8;\tsize:8;\tsigned:1;\n\
@@ -261,4 +266,44 @@ fn modules_of_an_uncompressed_file_are_dumped() {
         let text = String::from_utf8(done.stdout).expect("text");
         assert!(done.status.success() && text.contains(modules), "{codec:?}: {text}");
     }
+}
+
+/// Whichever of the two is damaged: `attach` ends in time and says why, and a file that it could not change is as it was.
+#[test]
+fn damaged_pairs_end_with_a_message() {
+    let whole = tempfile::tempdir().expect("a directory");
+    let (host, guest) = pair(whole.path());
+    let (host, guest) = (fs::read(host).expect("a host"), fs::read(guest).expect("a guest"));
+    let words: Vec<String> = ["attach", "host.dat", "guest.dat", "70", "71"].map(str::to_owned).into();
+    let (mut tied, mut refused) = (0, 0);
+    for seed in 0..10 * damage::KINDS {
+        for broken in ["host.dat", "guest.dat"] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let mut what = String::new();
+            let mut files = Vec::new();
+            for (name, bytes) in [("host.dat", &host), ("guest.dat", &guest)] {
+                let bytes = if name == broken {
+                    let (bytes, told) = damage(bytes, seed);
+                    what = format!("{name}, seed {seed}, {told}");
+                    bytes
+                } else {
+                    bytes.clone()
+                };
+                fs::write(dir.path().join(name), &bytes).expect("a file");
+                files.push((name, bytes));
+            }
+            let run = limited::run(programs::tracecmd(), &words, dir.path());
+            assert!(run.fault.is_none(), "{what}: {:?}\n{}", run.fault, run.err);
+            if run.status == Some(0) {
+                tied += 1;
+                continue;
+            }
+            refused += 1;
+            for (name, bytes) in files {
+                let now = fs::read(dir.path().join(name)).expect("the file");
+                assert!(now == bytes, "{what}: {name} was changed\n{}", run.err);
+            }
+        }
+    }
+    assert!(tied > 20 && refused > 20, "{tied} tied, {refused} refused");
 }

@@ -8,7 +8,12 @@ use trace_dat::{
     OpenOptions, TraceFile,
     write::{FileHead, FileVersion, Metadata, Writer},
 };
-use tracecmd_tests::{compare, programs, skip::skip};
+use tracecmd_tests::{
+    compare,
+    damage::{self, damage},
+    limited, programs,
+    skip::skip,
+};
 
 fn ours(words: &[&str], input: &Path, output: &Path) -> Output {
     let done = Command::new(programs::tracecmd()).args(words).arg("-i").arg(input).arg("-o").arg(output).output();
@@ -585,6 +590,41 @@ fn interrupted_recordings_are_restored() {
         let strange = have.iter().filter(|l| !all.contains(**l)).count();
         assert!(strange < 20, "{strange} lines that were not there before");
     }
+}
+
+/// What a machine that went down left is damaged as well: its description, or raw data.
+#[test]
+fn damaged_remains_of_a_recording() {
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let (mut shown, mut restored) = (0, 0);
+    for name in ["x86_64-7.2-instances", "s390x-7.2-dynamic", "x86_64-6.1-sched-v6"] {
+        let fixture = programs::workspace().join(format!("fixtures/{name}.dat"));
+        for seed in 0..6 * damage::KINDS {
+            let dir = tempfile::tempdir().expect("a directory");
+            let mut parts = leave(&fixture, dir.path(), Some("rec.dat.meta"));
+            parts.push(dir.path().join("rec.dat.meta"));
+            let part = &parts[seed as usize / damage::KINDS as usize % parts.len()];
+            let (bytes, what) = damage(&fs::read(part).expect("a part"), seed);
+            fs::write(part, bytes).expect("a damaged part");
+            for (command, done) in [("report -i rec.dat", &mut shown), ("restore rec.dat", &mut restored)] {
+                let run = limited::run(programs::tracecmd(), &words(command), dir.path());
+                let told = format!("{name}: {} {what}: {command}", part.display());
+                assert!(run.fault.is_none(), "{told}: {:?}\n{}", run.fault, run.err);
+                *done += usize::from(run.lines() > 1 || dir.path().join("rec.dat").exists());
+            }
+            // A restored file tells of the same damage, and shows all that the remains did.
+            if dir.path().join("rec.dat").exists() {
+                let run = limited::run(programs::tracecmd(), &words("report -i rec.dat"), dir.path());
+                assert!(
+                    run.fault.is_none(),
+                    "{name}: {what}: report of what was restored: {:?}\n{}",
+                    run.fault,
+                    run.err
+                );
+            }
+        }
+    }
+    assert!(shown > 100 && restored > 100, "{shown} shown, {restored} restored");
 }
 
 /// The tracing directory of the machine that a (little-endian, version 6) recording comes from, and its kallsyms.

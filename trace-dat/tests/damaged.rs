@@ -201,3 +201,41 @@ fn any_start_of_a_file_is_an_error_or_a_warning() {
         }
     }
 }
+
+/// One byte of the tables is another: whatever is missing then was told.
+#[test]
+fn any_byte_of_the_tables() {
+    let mut silent = Vec::new();
+    for (name, bytes) in files() {
+        let open = |bytes: Vec<u8>| OpenOptions::new().threads(0).open_bytes(&name, bytes);
+        // Records and event formats.
+        let count = |file: &TraceFile| {
+            let mut m = file.records(&TimeMap::default());
+            let mut n = 0;
+            while m.next().is_some() {
+                n += 1;
+            }
+            let (formats, result) = file.metadata().formats();
+            (n, formats.files.len(), file.warnings().total() > 0 || result.is_err())
+        };
+        let file = open(bytes.clone()).unwrap();
+        let whole = count(&file);
+        let data: Vec<_> = file.buffers().iter().flat_map(|b| &b.cpus).map(|c| c.offset..c.offset + c.size).collect();
+        // What fills up to the next page is nothing.
+        let filling = |at: usize| bytes[at.saturating_sub(16)..(at + 16).min(bytes.len())].iter().all(|b| *b == 0);
+        let of_data = |at: usize| data.iter().any(|d| d.contains(&(at as u64)));
+        for at in (0..bytes.len()).filter(|at| !of_data(*at) && !filling(*at)) {
+            let old = bytes[at];
+            for new in [old ^ 1, old ^ 0x80, 0, 0xff].into_iter().filter(|new| *new != old) {
+                let mut damaged = bytes.clone();
+                damaged[at] = new;
+                let Ok(file) = open(damaged) else { continue };
+                let have = count(&file);
+                if (have.0 < whole.0 || have.1 < whole.1) && !have.2 {
+                    silent.push(format!("{name}: {at:#x}: {old:#x} became {new:#x}: {have:?} of {whole:?}"));
+                }
+            }
+        }
+    }
+    assert!(silent.is_empty(), "{} without a word: {:#?}", silent.len(), &silent[..silent.len().min(60)]);
+}

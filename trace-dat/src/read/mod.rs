@@ -428,7 +428,8 @@ impl TraceFile {
             Some(part) => {
                 let warnings = warnings.clone();
                 LazyText::read(move || {
-                    let text = if long { part.read_sized64() } else { part.read_sized32() };
+                    let mut told = |error| warnings.push(place(&part), error, "");
+                    let text = part.read_sized(if long { 8 } else { 4 }, &mut told);
                     Ok(text.unwrap_or_else(|error| {
                         warnings.push(place(&part), error, lost);
                         Vec::new()
@@ -439,7 +440,8 @@ impl TraceFile {
         if let Some(part) = meta.kallsyms.clone() {
             let warnings = warnings.clone();
             parts.kallsyms = LazyText::Pieces(Box::new(move |each| {
-                let read = part.for_each_sized32(each);
+                let mut told = |error| warnings.push(place(&part), error, "");
+                let read = part.for_each_sized32(&mut told, each);
                 Ok(read.map_err(|error| warnings.push(place(&part), error, "the kernel's symbols")).is_ok())
             }));
         }

@@ -2,7 +2,7 @@
 //!
 //! Source: trace-cmd.dat.v7(5), "OPTIONS SECTION". Version 6 uses the same numbers up to 14.
 
-use crate::{Endian, Result, cursor::Cursor, read::header::text};
+use crate::{Endian, Error, Result, cursor::Cursor, read::header::text};
 
 pub use crate::write::option::id;
 
@@ -146,7 +146,7 @@ impl RawOption {
     /// The content, typed.
     ///
     /// # Errors
-    /// [`crate::Error::Truncated`] when it is shorter than its own counts say.
+    /// [`Error::Truncated`] when it is shorter than its own counts say, [`Error::BadValue`] when it is longer.
     pub fn typed(&self, endian: Endian, version: u32) -> Result<TypedOption> {
         let mut c = Cursor::new(&self.data, self.offset, endian);
         let s = || string(&self.data);
@@ -197,8 +197,14 @@ fn buffer(c: &mut Cursor<'_>, version: u32) -> Result<BufferOption> {
     b.name = text(c.cstr(WHAT)?);
     b.clock = text(c.cstr(WHAT)?);
     b.page_size = c.u32(WHAT)?;
-    for _ in 0..c.u32(WHAT)? {
+    let (offset, count) = (c.offset(), c.u32("count of the CPUs of a buffer")?);
+    for _ in 0..count {
         b.cpus.push(BufferCpu { cpu: c.u32(WHAT)?, offset: c.u64(WHAT)?, size: c.u64(WHAT)? });
+    }
+    // A name that lost its end takes the count for a part of the clock: the CPUs are what is left then.
+    if !c.rest().is_empty() {
+        let why = "does not fit the size of the option";
+        return Err(Error::BadValue { what: "count of the CPUs of a buffer", offset, value: count.into(), why });
     }
     Ok(b)
 }

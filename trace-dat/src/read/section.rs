@@ -209,18 +209,33 @@ impl Part {
     /// The content behind the 32-bit size word that stands before kallsyms and printk formats.
     ///
     /// # Errors
-    /// As [`Part::read`]. A size that is larger than the content counts as its end.
+    /// As [`Part::read`]. A size that is not that of the content counts for as much as there is.
     pub fn read_sized32(&self) -> Result<Vec<u8>> {
-        self.read_sized(4)
+        self.read_sized(4, &mut |_| {})
     }
 
-    /// As [`Part::read_sized32`], handed out piece by piece.
+    /// The content behind the 64-bit size word that stands before command lines, BTF and modules.
+    ///
+    /// # Errors
+    /// As [`Part::read_sized32`].
+    pub fn read_sized64(&self) -> Result<Vec<u8>> {
+        self.read_sized(8, &mut |_| {})
+    }
+
+    /// What is wrong with a size word that is not the size of the content behind it.
+    fn wrong_size(&self, size: u64, have: u64) -> Option<Error> {
+        let why = "bytes are not those that are there";
+        let offset = self.offset;
+        (size != have).then_some(Error::BadValue { what: self.what, offset, value: size, why })
+    }
+
+    /// As [`Part::read_sized32`], handed out piece by piece; `told` gets to know of a wrong size.
     ///
     /// # Errors
     /// As there; some pieces may have been handed out then.
-    pub fn for_each_sized32(&self, each: &mut dyn FnMut(&[u8])) -> Result<()> {
+    pub(crate) fn for_each_sized32(&self, told: &mut dyn FnMut(Error), each: &mut dyn FnMut(&[u8])) -> Result<()> {
         let (Some(codec), false) = (self.packed, self.chunks) else {
-            each(&self.read_sized32()?);
+            each(&self.read_sized(4, told)?);
             return Ok(());
         };
         let (packed, unpacked) = self.packed_sizes()?.unwrap_or_default();
@@ -241,23 +256,23 @@ impl Part {
                 each(text);
             }
         })?;
-        match left {
+        match self.endian.uint(&word, 0, 4) {
+            Some(size) => {
+                self.wrong_size(size, u64::from(unpacked).saturating_sub(4)).into_iter().for_each(told);
+                Ok(())
+            }
             None if !word.is_empty() => {
                 Err(Error::Truncated { what: self.what, offset: self.offset, need: 4, have: word.len() as u64 })
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
-    /// The content behind the 64-bit size word that stands before command lines, BTF and modules.
+    /// The content behind a size word of 4 or 8 bytes; `told` gets to know of a wrong size.
     ///
     /// # Errors
     /// As [`Part::read_sized32`].
-    pub fn read_sized64(&self) -> Result<Vec<u8>> {
-        self.read_sized(8)
-    }
-
-    fn read_sized(&self, width: usize) -> Result<Vec<u8>> {
+    pub(crate) fn read_sized(&self, width: usize, told: &mut dyn FnMut(Error)) -> Result<Vec<u8>> {
         let mut data = self.read()?;
         let size = match self.endian.uint(&data, 0, width) {
             Some(size) => size,
@@ -268,6 +283,7 @@ impl Part {
             }
         };
         data.drain(..width.min(data.len()));
+        self.wrong_size(size, data.len() as u64).into_iter().for_each(told);
         data.truncate(usize::try_from(size).unwrap_or(usize::MAX));
         Ok(data)
     }
@@ -301,14 +317,14 @@ impl Part {
             Ok(())
         };
         let mut result = walk(&mut c);
-        // Behind a damaged size or count the next formats are found by their first words.
         let at = c.pos();
-        if c.rest().windows(NAME.len()).any(|w| w == NAME) {
+        if !c.rest().is_empty() {
             result = result.and_then(|()| {
                 let (offset, value) = (c.offset(), c.rest().len() as u64);
                 let why = "bytes follow the last event format that is counted";
                 Err(Error::BadValue { what: self.what, offset, value, why })
             });
+            // Behind a damaged size or count the next formats are found by their first words.
             resume_formats(&data, at, self.endian, ftrace, into);
         }
         result

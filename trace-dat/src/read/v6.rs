@@ -151,9 +151,11 @@ fn data(
         }
         tag = c.bytes::<10>("kind of trace data")?;
     }
+    let mut lists = Vec::new();
     let mut flyrecord = |c: &mut FileCursor<'_>, name: String, tag: [u8; 10], at: u64| match &tag {
         b"flyrecord\0" => {
             let (buffer, error) = buffer(c, source, header, layout, cpus, name, at);
+            lists.push((at, c.offset()));
             if let Some(error) = error {
                 let place = Place { offset: Some(at), buffer: Some(buffer.name.clone()), ..Place::default() };
                 warnings.push(place, error, "the CPUs behind it");
@@ -194,7 +196,39 @@ fn data(
             warnings.push(Place { offset: Some(offset), buffer, ..Place::default() }, error, "this instance");
         }
     }
+    if parsed.texts.is_empty() {
+        check_places(source, header, parsed, &lists, warnings);
+    }
     Ok(())
+}
+
+/// Lists of CPUs and their data fill the rest of the file, one behind the other, each aligned to a page. Where they do not, a count,
+/// a place or a size is wrong, and what is there may be left out.
+fn check_places(source: &Source, header: &Header, parsed: &Parsed, lists: &[(u64, u64)], warnings: &Warnings) {
+    let most = parsed.layout.subbuf_size.max(header.page_size.into());
+    let mut parts: Vec<(u64, u64, Option<(&Buffer, u32)>)> = lists.iter().map(|l| (l.0, l.1, None)).collect();
+    for b in &parsed.buffers {
+        let cpus = b.cpus.iter().filter(|c| c.size > 0);
+        parts.extend(cpus.map(|c| (c.offset, c.offset.saturating_add(c.size), Some((b, c.cpu)))));
+    }
+    parts.sort_by_key(|p| p.0);
+    let Some(&(mut pos, ..)) = parts.first() else { return };
+    for (start, end, whose) in parts {
+        let (buffer, cpu) = (whose.map(|(b, _)| b.name.clone()), whose.map(|(_, cpu)| cpu));
+        let place = Place { offset: Some(start), buffer, cpu, subbuf: None };
+        if start < pos {
+            let what = "place of a CPU's data";
+            let why = "is inside what comes before it";
+            warnings.push(place, Error::BadValue { what, offset: start, value: start, why }, "");
+        } else if start - pos >= most {
+            warnings.push(place, Error::Missing { what: "data of a CPU", offset: pos }, "what lies there");
+        }
+        pos = pos.max(end);
+    }
+    if source.len().saturating_sub(pos) >= most {
+        let place = Place { offset: Some(pos), ..Place::default() };
+        warnings.push(place, Error::Missing { what: "CPU of the data", offset: pos }, "what lies there");
+    }
 }
 
 fn expect(c: &mut FileCursor<'_>, what: &'static str) -> Result<()> {

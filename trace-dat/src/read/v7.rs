@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 use crate::{
     Error, Result,
+    compress::Codec,
     cursor::Cursor,
     read::{
         Buffer, CPUS_MAX, CpuData, Metadata, Parsed,
@@ -26,7 +27,14 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
     let mut visited = HashSet::new();
     let mut next = header.options_offset;
     let mut complete = true;
-    while next != 0 && visited.insert(next) {
+    while next != 0 {
+        if !visited.insert(next) {
+            let why = "leads back to options that came before";
+            let error = Error::BadValue { what: "place of the next options", offset: next, value: next, why };
+            warnings.push(at(next), error, "");
+            complete = false;
+            break;
+        }
         match options(source, header, next, &mut parsed) {
             Ok(then) => next = then,
             Err(error) => {
@@ -41,15 +49,16 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
         warnings.push(at(header.end.saturating_sub(8)), error, "");
         complete = false;
     }
-    let mut found: Vec<Section> = Vec::new();
-    if !complete {
-        // A recording that was cut off: what can be had by going from section to section.
-        found = scan(source, header);
-        for s in found.iter().filter(|s| s.id == id::OPTIONS && !visited.contains(&s.offset)) {
-            let known = parsed.options.len();
-            if options(source, header, s.offset, &mut parsed).is_err() {
-                parsed.options.truncate(known);
-            }
+    // What is there, whatever the options say: for a recording that was cut off, and where one of them is damaged.
+    let found = scan(source, header);
+    for s in found.iter().filter(|s| s.id == id::OPTIONS && !visited.contains(&s.offset)) {
+        if complete {
+            let error = Error::Missing { what: "place of these options", offset: s.offset };
+            warnings.push(at(s.offset), error, "");
+        }
+        let known = parsed.options.len();
+        if options(source, header, s.offset, &mut parsed).is_err() {
+            parsed.options.truncate(known);
         }
     }
 
@@ -69,7 +78,16 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
             Err(error) => warnings.push(at(o.offset), error, "this option"),
         }
     }
-    places.extend(found.iter().filter(|s| s.id != id::OPTIONS && s.id != id::BUFFER).map(|s| (s.id, s.offset)));
+    for s in found.iter().filter(|s| matches!(s.id, id::HEADER_INFO..=id::CMDLINES | id::BTF | id::MODULES)) {
+        if places.contains(&(s.id, s.offset)) {
+            continue;
+        }
+        // Without compression no option may point to it, see `TraceFile::btf`.
+        if complete && (s.id != id::BTF || header.codec != Codec::None) {
+            warnings.push(at(s.offset), Error::Missing { what: "option of this section", offset: s.offset }, "");
+        }
+        places.push((s.id, s.offset));
+    }
     for (id, offset) in places {
         if let Err(error) = place(source, header, &mut parsed, id, offset) {
             warnings.push(at(offset), error, "this section");
@@ -81,16 +99,26 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
         let section = section_of(source, header, b.offset, id::BUFFER);
         let packed = match &section {
             Ok(s) => s.compressed(),
-            Err(_) => header.codec != crate::compress::Codec::None,
+            Err(_) => header.codec != Codec::None,
         };
-        if let Err(error) = section {
-            let place = Place { buffer: Some(b.name.clone()), ..at(b.offset) };
-            warnings.push(place, error, "");
+        let place = || Place { buffer: Some(b.name.clone()), ..at(b.offset) };
+        match section {
+            Ok(s) => check_places(header, &b, &s, &place, warnings),
+            Err(error) => warnings.push(place(), error, ""),
         }
-        let subbuf_size = match u64::from(b.page_size) {
-            0 if parsed.layout.subbuf_size != 0 => parsed.layout.subbuf_size,
+        let usual = match parsed.layout.subbuf_size {
             0 => header.page_size.into(),
             n => n,
+        };
+        let subbuf_size = match u64::from(b.page_size) {
+            0 => usual,
+            n if n.is_power_of_two() => n,
+            value => {
+                let why = "is no power of two";
+                let error = Error::BadValue { what: "sub-buffer size of a buffer", offset: b.offset, value, why };
+                warnings.push(Place { buffer: Some(b.name.clone()), ..at(b.offset) }, error, "");
+                usual
+            }
         };
         let mut buffer = Buffer::new(b.name, subbuf_size, b.offset);
         buffer.clock = Some(b.clock).filter(|c| !c.is_empty());
@@ -99,10 +127,7 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
             cpus.into_iter().map(|c| CpuData { cpu: c.cpu, offset: c.offset, size: c.size, packed }).collect();
         parsed.buffers.push(buffer);
     }
-    // Of a file whose options look complete, too, that of a buffer may have been damaged into another: its section tells.
-    if complete {
-        found = scan(source, header);
-    }
+    // The option of a buffer may have been damaged into another: its section tells.
     for s in found.iter().filter(|s| s.id == id::BUFFER) {
         let inside = |c: &CpuData| c.size > 0 && (s.offset..s.end()).contains(&c.offset);
         if !parsed.buffers.iter().any(|b| b.offset == s.offset || b.cpus.iter().any(inside)) {
@@ -131,6 +156,37 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
 
 fn too_many(what: &'static str, offset: u64, value: u32) -> Error {
     Error::BadValue { what, offset, value: value.into(), why: "is more than any machine has" }
+}
+
+/// The data of a buffer's CPUs fill its section, one behind the other, each aligned to a page or a sub-buffer. Where they do not,
+/// a place or a size is wrong, and what is there may be left out.
+fn check_places(header: &Header, b: &BufferOption, s: &Section, place: &dyn Fn() -> Place, warnings: &Warnings) {
+    // A section that was not finished has no size yet.
+    if s.size == 0 {
+        return;
+    }
+    let most = u64::from(b.page_size.max(header.page_size));
+    let mut cpus: Vec<&BufferCpu> = b.cpus.iter().filter(|c| c.size > 0).collect();
+    cpus.sort_by_key(|c| c.offset);
+    let mut pos = s.data();
+    for c in cpus {
+        let what = "place of a CPU's data";
+        let place = || Place { cpu: Some(c.cpu), offset: Some(c.offset), ..place() };
+        let end = c.offset.saturating_add(c.size);
+        if c.offset < pos || end > s.end().saturating_add(4) {
+            let why = "is not inside its buffer's section, behind the data of the CPU before it";
+            warnings.push(place(), Error::BadValue { what, offset: b.offset, value: c.offset, why }, "");
+        } else if c.offset - pos >= most {
+            let error = Error::BadValue { what, offset: b.offset, value: c.offset, why: "leaves room before it" };
+            warnings.push(place(), error, "what lies there");
+        }
+        pos = pos.max(end);
+    }
+    if s.end().saturating_sub(pos) >= most {
+        let why = "is where the data of its CPUs end, and its section goes on";
+        let error = Error::BadValue { what: "size of a buffer's data", offset: b.offset, value: pos, why };
+        warnings.push(place(), error, "what lies behind them");
+    }
 }
 
 /// The CPUs of a buffer. One whose number cannot be right gets the first that is free: its data may be good.

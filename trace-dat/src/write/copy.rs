@@ -84,17 +84,23 @@ impl Metadata {
         let ftrace = systems.iter().position(|s| s.0 == "ftrace").map(|n| systems.remove(n).1).unwrap_or_default();
         to.ftrace_events(&ftrace);
         to.event_formats(&systems);
-        let read = |part: &Option<Part>, how: fn(&Part) -> Result<Vec<u8>>, lost: &str| {
+        let sized = |part: &Option<Part>, width: usize, lost: &str| {
             let part = part.as_ref()?;
-            how(part).map_err(|error| told(Some(part), error, lost)).ok()
+            part.read_sized(width, &mut |error| told(Some(part), error, ""))
+                .map_err(|error| told(Some(part), error, lost))
+                .ok()
         };
-        to.kallsyms(&read(&from.kallsyms, Part::read_sized32, "the kernel's symbols").unwrap_or_default());
-        to.printk_formats(&read(&from.printk, Part::read_sized32, "printk formats").unwrap_or_default());
-        to.cmdlines(&read(&from.cmdlines, Part::read_sized64, "names of processes").unwrap_or_default());
-        if let Some(btf) = read(&file.btf(), Part::read, "BTF") {
+        to.kallsyms(&sized(&from.kallsyms, 4, "the kernel's symbols").unwrap_or_default());
+        to.printk_formats(&sized(&from.printk, 4, "printk formats").unwrap_or_default());
+        to.cmdlines(&sized(&from.cmdlines, 8, "names of processes").unwrap_or_default());
+        let read = |part: &Option<Part>, lost: &str| {
+            let part = part.as_ref()?;
+            part.read().map_err(|error| told(Some(part), error, lost)).ok()
+        };
+        if let Some(btf) = read(&file.btf(), "BTF") {
             to.btf(&btf);
         }
-        if let Some(text) = read(&from.modules, Part::read, "the list of modules") {
+        if let Some(text) = read(&from.modules, "the list of modules") {
             to.modules(&text);
         }
         for o in file.raw_options() {

@@ -35,6 +35,10 @@ pub(super) fn dump(source: &Source, header: &Header, parts: Parts, out: &mut Out
     for section in found.iter().rev() {
         d.content(section, out)?;
     }
+    let shown = |s: &Section| matches!(s.id, id::HEADER_INFO..=id::CMDLINES | id::MODULES);
+    for s in sections.iter().filter(|s| shown(s) && !found.iter().any(|f| f.offset == s.offset)) {
+        out.cut.push(format!("section {} at {:#x}: no option leads to it; left out: its content", s.id, s.offset));
+    }
     if parts.summary || parts.sections {
         writeln!(out, "\t[{} sections]", sections.len())?;
     }
@@ -248,12 +252,12 @@ impl Dump<'_> {
         out.unpacked = s.compressed().then_some(base);
         let mut c = Cursor::new(&data, base, self.header.endian);
         match s.id {
-            id::HEADER_INFO => headers(&mut c, p, out),
-            id::FTRACE_EVENTS => ftrace_events(&mut c, p, out),
-            id::EVENT_FORMATS => events(&mut c, p, out),
-            id::KALLSYMS => sized(&mut c, ("Kallsyms", 4), shown, p.summary, out),
-            id::PRINTK => sized(&mut c, ("Trace printk", 4), shown, p.summary, out),
-            id::CMDLINES => sized(&mut c, ("Saved command lines", 8), shown, p.summary, out),
+            id::HEADER_INFO => headers(&mut c, p, out)?,
+            id::FTRACE_EVENTS => ftrace_events(&mut c, p, out)?,
+            id::EVENT_FORMATS => events(&mut c, p, out)?,
+            id::KALLSYMS => sized(&mut c, ("Kallsyms", 4), shown, p.summary, out)?,
+            id::PRINTK => sized(&mut c, ("Trace printk", 4), shown, p.summary, out)?,
+            id::CMDLINES => sized(&mut c, ("Saved command lines", 8), shown, p.summary, out)?,
             _ => {
                 writeln!(out, "\t[Saved modules]")?;
                 let text = data.split(|b| *b == 0).next().unwrap_or_default();
@@ -270,8 +274,14 @@ impl Dump<'_> {
                 }
                 out.write_all(text)?;
                 writeln!(out, "\n[{} bytes]", data.len())?;
-                Ok(())
+                return Ok(());
             }
         }
+        if !c.rest().is_empty() {
+            let (at, left) = (c.offset(), c.rest().len());
+            out.cut
+                .push(format!("section {} at {:#x}: its sizes end at {at:#x}; left out: {left} bytes", s.id, s.offset));
+        }
+        Ok(())
     }
 }
