@@ -52,13 +52,14 @@ pub(super) fn read(source: &Source, header: &Header, warnings: &Warnings) -> Res
     // What is there, whatever the options say: for a recording that was cut off, and where one of them is damaged.
     let found = scan(source, header);
     for s in found.iter().filter(|s| s.id == id::OPTIONS && !visited.contains(&s.offset)) {
-        if complete {
-            let error = Error::Missing { what: "place of these options", offset: s.offset };
-            warnings.push(at(s.offset), error, "");
-        }
         let known = parsed.options.len();
-        if options(source, header, s.offset, &mut parsed).is_err() {
-            parsed.options.truncate(known);
+        match options(source, header, s.offset, &mut parsed) {
+            Err(_) => parsed.options.truncate(known),
+            Ok(_) if complete && parsed.options.len() > known => {
+                let error = Error::Missing { what: "place of these options", offset: s.offset };
+                warnings.push(at(s.offset), error, "");
+            }
+            Ok(_) => {}
         }
     }
 
