@@ -241,6 +241,10 @@ fn what_is_left_out_is_told() {
         ),
         ("times-without-records", "convert --salvage -i {} -o salvaged.dat", "it is a time before another time"),
         ("no-buffer-option", "report -i {}", "BUFFER option is missing at 0x3c32"),
+        ("headers-option-flipped", "report -i {}", "file offset 0x25: option of this section is missing at 0x25"),
+        ("headers-option-flipped", "dump --all -i {}", "section 16 at 0x25: no option leads to it"),
+        ("cpu-size-zero", "report -i {}", "size of a buffer's data at 0x2837: 10311 is where the data of its CPUs end"),
+        ("formats-of-zeros", "dump --all -i {}", "its sizes end at"),
         ("too-few-chunks", "report -i {}", "CPU 1: count of chunks at 0x5000: 1 chunks end before the data do"),
     ] {
         let file = programs::workspace().join(format!("fixtures/damaged/{name}.dat"));

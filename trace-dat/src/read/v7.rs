@@ -166,24 +166,26 @@ fn check_places(header: &Header, b: &BufferOption, s: &Section, place: &dyn Fn()
     if s.size == 0 {
         return;
     }
-    let most = u64::from(b.page_size.max(header.page_size));
+    let unit = u64::from(b.page_size.max(header.page_size)).max(1);
     let mut cpus: Vec<&BufferCpu> = b.cpus.iter().filter(|c| c.size > 0).collect();
     cpus.sort_by_key(|c| c.offset);
+    // Some recorders leave the count of chunks out of the size of compressed data.
+    const COUNT: u64 = 4;
     let mut pos = s.data();
     for c in cpus {
         let what = "place of a CPU's data";
         let place = || Place { cpu: Some(c.cpu), offset: Some(c.offset), ..place() };
         let end = c.offset.saturating_add(c.size);
-        if c.offset < pos || end > s.end().saturating_add(4) {
+        if c.offset < pos || end > s.end().saturating_add(COUNT) {
             let why = "is not inside its buffer's section, behind the data of the CPU before it";
             warnings.push(place(), Error::BadValue { what, offset: b.offset, value: c.offset, why }, "");
-        } else if c.offset - pos >= most {
+        } else if pos.saturating_add(COUNT).checked_next_multiple_of(unit).is_some_and(|next| c.offset > next) {
             let error = Error::BadValue { what, offset: b.offset, value: c.offset, why: "leaves room before it" };
             warnings.push(place(), error, "what lies there");
         }
         pos = pos.max(end);
     }
-    if s.end().saturating_sub(pos) >= most {
+    if s.end().saturating_sub(pos) > COUNT {
         let why = "is where the data of its CPUs end, and its section goes on";
         let error = Error::BadValue { what: "size of a buffer's data", offset: b.offset, value: pos, why };
         warnings.push(place(), error, "what lies behind them");
