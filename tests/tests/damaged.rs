@@ -245,6 +245,11 @@ fn what_is_left_out_is_told() {
         ("headers-option-flipped", "dump --all -i {}", "section 16 at 0x25: no option leads to it"),
         ("cpu-size-zero", "report -i {}", "size of a buffer's data at 0x2837: 10311 is where the data of its CPUs end"),
         ("formats-of-zeros", "dump --all -i {}", "its sizes end at"),
+        (
+            "symbols-claim-3-gib",
+            "convert -i {} -o zstd.dat --compression zstd",
+            "3288334336 bytes unpacked are more than any",
+        ),
         ("too-few-chunks", "report -i {}", "CPU 1: count of chunks at 0x5000: 1 chunks end before the data do"),
     ] {
         let file = programs::workspace().join(format!("fixtures/damaged/{name}.dat"));

@@ -149,25 +149,42 @@ impl Decompressor {
     /// # Errors
     /// [`Error::Compressed`] when it is damaged, or is larger than it says.
     pub fn unpack_vec(&mut self, codec: Codec, offset: u64, packed: &[u8], claimed: u64) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        self.unpack_into(codec, offset, packed, claimed, &mut out)?;
+        Ok(out)
+    }
+
+    /// As [`Decompressor::unpack_vec`], into a vector that is used again.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn unpack_into(
+        &mut self,
+        codec: Codec,
+        offset: u64,
+        packed: &[u8],
+        claimed: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         if claimed > METADATA_MAX {
             let why = "bytes unpacked are more than any metadata has";
             return Err(Error::BadValue { what: "compressed section", offset, value: claimed, why });
         }
         let claimed = usize::try_from(claimed).unwrap_or(usize::MAX);
+        out.clear();
         if claimed <= packed.len().saturating_mul(100).max(1 << 20) {
-            let mut out = vec![0; claimed];
-            let n = self.unpack(codec, offset, packed, &mut out)?;
+            out.resize(claimed, 0);
+            let n = self.unpack(codec, offset, packed, out)?;
             out.truncate(n);
-            return Ok(out);
+            return Ok(());
         }
-        let mut out = Vec::new();
         let limit = claimed as u64 + 1;
-        let done = reader(codec, packed).and_then(|r| r.take(limit).read_to_end(&mut out));
+        let done = reader(codec, packed).and_then(|r| r.take(limit).read_to_end(out));
         done.map_err(|e| damaged(offset, codec, e))?;
         if out.len() > claimed {
             return Err(damaged(offset, codec, "larger than it says"));
         }
-        Ok(out)
+        Ok(())
     }
 }
 

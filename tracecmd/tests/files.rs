@@ -46,7 +46,7 @@ fn sections(path: &Path) -> Vec<(u16, String, Vec<u8>)> {
     let meta = Metadata::of(&TraceFile::open(path).unwrap()).unwrap();
     let plain = |p: &Payload| match p {
         Payload::Plain(bytes) => bytes.clone(),
-        Payload::Packed { codec, bytes, unpacked } => {
+        Payload::Packed { codec, bytes, unpacked, .. } => {
             Decompressor::new().unpack_vec(*codec, 0, bytes, (*unpacked).into()).unwrap()
         }
     };

@@ -205,7 +205,7 @@ fn data(
 /// Lists of CPUs and their data fill the rest of the file, one behind the other, each aligned to a page. Where they do not, a count,
 /// a place or a size is wrong, and what is there may be left out.
 fn check_places(source: &Source, header: &Header, parsed: &Parsed, lists: &[(u64, u64)], warnings: &Warnings) {
-    let most = parsed.layout.subbuf_size.max(header.page_size.into());
+    let unit = parsed.layout.subbuf_size.max(header.page_size.into()).max(1);
     let mut parts: Vec<(u64, u64, Option<(&Buffer, u32)>)> = lists.iter().map(|l| (l.0, l.1, None)).collect();
     for b in &parsed.buffers {
         let cpus = b.cpus.iter().filter(|c| c.size > 0);
@@ -220,12 +220,12 @@ fn check_places(source: &Source, header: &Header, parsed: &Parsed, lists: &[(u64
             let what = "place of a CPU's data";
             let why = "is inside what comes before it";
             warnings.push(place, Error::BadValue { what, offset: start, value: start, why }, "");
-        } else if start - pos >= most {
+        } else if pos.checked_next_multiple_of(unit).is_some_and(|next| start > next) {
             warnings.push(place, Error::Missing { what: "data of a CPU", offset: pos }, "what lies there");
         }
         pos = pos.max(end);
     }
-    if source.len().saturating_sub(pos) >= most {
+    if source.len() > pos {
         let place = Place { offset: Some(pos), ..Place::default() };
         warnings.push(place, Error::Missing { what: "CPU of the data", offset: pos }, "what lies there");
     }

@@ -115,7 +115,7 @@ impl Metadata {
 
 fn payload(part: &Part) -> Result<Payload> {
     Ok(match part.read_packed()? {
-        Some((codec, bytes, unpacked)) => Payload::Packed { codec, bytes, unpacked },
+        Some((codec, bytes, unpacked)) => Payload::Packed { codec, bytes, unpacked, offset: part.offset() },
         None => Payload::Plain(part.read()?),
     })
 }

@@ -16,6 +16,8 @@ pub enum Payload {
         bytes: Vec<u8>,
         /// Their unpacked length.
         unpacked: u32,
+        /// Where they lie in the file that they come from, for messages.
+        offset: u64,
     },
 }
 

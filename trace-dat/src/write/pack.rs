@@ -129,11 +129,9 @@ fn run(job: Job, packer: &mut Compressor, unpacker: &mut Decompressor, plain: &m
             Ok(Done { bytes, unpacked: data.len() as u32, spare: data })
         }
         Job::Repack { from, offset, bytes, unpacked } => {
-            plain.clear();
-            plain.resize(unpacked as usize, 0);
-            let n = unpacker.unpack(from, offset, &bytes, plain)?;
-            if n != unpacked as usize {
-                let why = format!("gives {n} bytes instead of {unpacked}");
+            unpacker.unpack_into(from, offset, &bytes, unpacked.into(), plain)?;
+            if plain.len() != unpacked as usize {
+                let why = format!("gives {} bytes instead of {unpacked}", plain.len());
                 return Err(Error::Compressed { offset, codec: from.name(), why });
             }
             let mut packed = Vec::new();

@@ -92,8 +92,8 @@ fn plain(file: &TraceFile, section: u16) -> Option<Vec<u8>> {
 fn unpacked(meta: &Metadata, section: u16) -> Option<Vec<u8>> {
     match &meta.get(section)?.payload {
         Payload::Plain(bytes) => Some(bytes.clone()),
-        Payload::Packed { codec, bytes, unpacked } => {
-            Decompressor::new().unpack_vec(*codec, 0, bytes, u64::from(*unpacked)).ok()
+        Payload::Packed { codec, bytes, unpacked, offset } => {
+            Decompressor::new().unpack_vec(*codec, *offset, bytes, u64::from(*unpacked)).ok()
         }
     }
 }

@@ -63,8 +63,8 @@ pub(super) fn begin<W: Write + Seek>(
     for (section, size) in ORDER {
         match meta.get(section).map(|s| &s.payload) {
             Some(Payload::Plain(bytes)) => out.write(bytes)?,
-            Some(Payload::Packed { codec, bytes, unpacked }) => {
-                out.write(&Decompressor::new().unpack_vec(*codec, 0, bytes, u64::from(*unpacked))?)?;
+            Some(Payload::Packed { codec, bytes, unpacked, offset }) => {
+                out.write(&Decompressor::new().unpack_vec(*codec, *offset, bytes, u64::from(*unpacked))?)?;
             }
             None if section == id::HEADER_INFO => out.write(NO_HEADERS)?,
             None => out.write(&[0; 8][..size])?,

@@ -101,12 +101,12 @@ pub(super) fn begin<W: Write + Seek>(
     for s in &sections {
         match &s.payload {
             _ if head.codec == Codec::None => {}
-            Payload::Packed { codec, bytes, unpacked } if *codec == head.codec => {
+            Payload::Packed { codec, bytes, unpacked, .. } if *codec == head.codec => {
                 packers.push(Job::Keep { bytes: bytes.clone(), unpacked: *unpacked })?;
             }
-            Payload::Packed { codec, bytes, unpacked } => {
-                let (from, bytes, unpacked) = (*codec, bytes.clone(), *unpacked);
-                packers.push(Job::Repack { from, offset: 0, bytes, unpacked })?;
+            Payload::Packed { codec, bytes, unpacked, offset } => {
+                let (from, bytes, unpacked, offset) = (*codec, bytes.clone(), *unpacked, *offset);
+                packers.push(Job::Repack { from, offset, bytes, unpacked })?;
             }
             Payload::Plain(bytes) => packers.push(Job::Pack(bytes.clone()))?,
         }
@@ -125,8 +125,8 @@ pub(super) fn begin<W: Write + Seek>(
             let unpacked;
             let bytes = match &s.payload {
                 Payload::Plain(bytes) => bytes,
-                Payload::Packed { codec, bytes, unpacked: n } => {
-                    unpacked = Decompressor::new().unpack_vec(*codec, 0, bytes, u64::from(*n))?;
+                Payload::Packed { codec, bytes, unpacked: n, offset } => {
+                    unpacked = Decompressor::new().unpack_vec(*codec, *offset, bytes, u64::from(*n))?;
                     &unpacked
                 }
             };
