@@ -199,8 +199,8 @@ struct Task {
     comm: Option<Vec<u8>>,
     /// It was switched out to wait for something: only then it can be woken.
     sleeps: bool,
-    /// Time of its wakeup, with the waker's stack.
-    woken: Option<(u64, Stack)>,
+    /// Times of its wakeups since it ran last, with the waker's stack; the last one is taken first.
+    woken: Vec<(u64, Stack)>,
 }
 
 /// What the next stack record of a task belongs to.
@@ -436,7 +436,8 @@ impl Profile {
         let data = rec.data;
         let Some(s) = self.switch.as_ref().filter(|s| s.id == id) else { return false };
         let (prev, next) = (s.prev_pid.get_signed(dec, data), s.next_pid.get_signed(dec, data));
-        let state = s.prev_state.map_or(0, |p| p.get(dec, data));
+        // Bits without a letter (`TASK_REPORT_MAX`: preempted) make no group of their own, as in the reference.
+        let state = s.prev_state.map_or(0, |p| p.get(dec, data)) & STATE_BITS;
         let (prev_comm, next_comm) = (text(data, s.prev_comm), text(data, s.next_comm));
         let task = self.tasks.entry(prev).or_default();
         task.comm.get_or_insert(prev_comm);
@@ -448,9 +449,8 @@ impl Profile {
         self.last.insert(pid, StackOf::Out(prev));
         let task = self.tasks.entry(next).or_default();
         task.comm.get_or_insert(next_comm);
-        task.sleeps = false;
-        let woken = task.woken.take();
-        self.tasks.entry(prev).or_default().sleeps = state & STATE_BITS != 0;
+        let woken = task.woken.pop();
+        self.tasks.entry(prev).or_default().sleeps = state != 0;
         self.switched_in(id, next, ts);
         if let (Some((start, stack)), Some(wakeup)) = (woken, self.wakeup.as_ref().map(|w| w.id)) {
             let time = ts.wrapping_sub(start);
@@ -488,7 +488,10 @@ impl Profile {
             Some(task) => {
                 task.comm.get_or_insert(comm);
                 if std::mem::take(&mut task.sleeps) {
-                    task.woken = Some((ts, Stack::default()));
+                    if task.woken.len() >= MAX_NESTING {
+                        task.woken.remove(0);
+                    }
+                    task.woken.push((ts, Stack::default()));
                     self.last.insert(pid, StackOf::Woken(woken));
                     if let Some(switch) = self.switch.as_ref().map(|s| s.id) {
                         self.switched_in(switch, woken, ts);
@@ -519,7 +522,7 @@ impl Profile {
                 }
             }
             StackOf::Woken(task) => {
-                if let Some(woken) = self.tasks.get_mut(&task).and_then(|t| t.woken.as_mut()) {
+                if let Some(woken) = self.tasks.get_mut(&task).and_then(|t| t.woken.last_mut()) {
                     woken.1 = (ts, stack);
                 }
             }
@@ -640,7 +643,7 @@ impl Profile {
                 Some(name) => out.extend_from_slice(name.as_bytes()),
                 None => out.extend_from_slice(value.to_string().as_bytes()),
             },
-            Naming::State if value & STATE_BITS == 0 => out.push(b'R'),
+            Naming::State if value == 0 => out.push(b'R'),
             Naming::State => {
                 out.extend(STATES.iter().enumerate().filter(|(bit, _)| value >> bit & 1 != 0).map(|(_, c)| *c));
             }
