@@ -263,6 +263,13 @@ fn profiles_are_in_order_and_without_debug_lines() {
     assert!(tasks.contains("\ntask: w-158\n") && tasks.contains("\ntask: w-163\n") && !tasks.contains("group: "));
 }
 
+/// Tasks that are switched to themselves, wakeups of running ones, states with bits that have no letter.
+#[test]
+fn unlikely_switches_are_paired_as_in_the_reference() {
+    let expected = std::fs::read_to_string(fixture("made/switches.profile")).unwrap();
+    assert_eq!(text(&["--profile"], "made/switches.dat"), expected);
+}
+
 #[test]
 fn switches_are_timed_without_wakeups() {
     // Only sched_switch and its stacks are in this file.
@@ -348,6 +355,14 @@ fn dump_of_a_cut_file_names_the_place() {
         let message = String::from_utf8_lossy(&done.stderr).into_owned();
         assert!(!done.status.success() && message.contains("0x"), "{part}: {message}");
     }
+}
+
+#[test]
+fn dump_takes_the_name_without_an_option() {
+    let name = fixture("x86_64-6.12-net.dat");
+    let words = ["dump", name.to_str().unwrap()];
+    let both = run_on(&words, &fixture("x86_64-7.2-all.dat"));
+    assert_eq!(both, run_on(&["dump"], &name));
 }
 
 /// A file made from a fixture by one of our commands.

@@ -63,7 +63,6 @@ pub fn command() -> Command {
             Arg::new("file")
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
-                .conflicts_with("input")
                 .help("the file"),
         );
     for (name, help) in PARTS {
@@ -77,8 +76,9 @@ pub fn command() -> Command {
 /// # Errors
 /// When the file cannot be read or is damaged; what precedes the damage is printed.
 pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
+    // A name without an option decides, as in the reference.
     let path =
-        m.get_one::<PathBuf>("input").or_else(|| m.get_one("file")).cloned().unwrap_or_else(|| "trace.dat".into());
+        m.get_one::<PathBuf>("file").or_else(|| m.get_one("input")).cloned().unwrap_or_else(|| "trace.dat".into());
     let mut parts = Parts::default();
     for (name, _) in PARTS {
         if m.get_flag(name) || m.get_flag("all") {
