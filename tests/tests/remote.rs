@@ -426,7 +426,9 @@ fn limits() {
     let options = ["--max-clients", "2", "--max-cpus", "8", "--max-size", "4M"];
     let mut l = Listener::ours(dir.path(), "127.0.0.1", &options).unwrap();
     for (cpus, page) in [(9, 4096), (0, 4096), (u32::MAX, 4096), (1, 0), (1, 4095), (1, 1 << 30), (1, u32::MAX)] {
-        let mut s = announce(l.addr, cpus, page, true).unwrap();
+        // A busy machine may take its time to notice that the one before has gone.
+        let to = l.addr;
+        let mut s = l.wait_for("room", || announce(to, cpus, page, true).ok()).unwrap();
         assert_eq!(ports(&mut s), None, "{cpus} CPUs, pages of {page}");
     }
     let log = l.log();
@@ -455,6 +457,35 @@ fn limits() {
     let file = l.files(1).unwrap().remove(0);
     assert!(text(&file).lines().count() > 100);
     assert!(l.log().contains("its 4194304 bytes are reached"), "{}", l.log());
+    assert!(l.is_up());
+}
+
+/// The limit of all recordings counts those that are complete, too.
+#[test]
+fn limit_of_all_recordings() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut l = Listener::ours(dir.path(), "127.0.0.1", &["--max-total", "4M"]).unwrap();
+    let recording = Recording::of(&fixture(EVENTS)).unwrap();
+    recording.send(l.addr, &tcp()).unwrap();
+    same(&fixture(EVENTS), &l.files(1).unwrap()[0]);
+    let first = recording.cpus.iter().map(Vec::len).sum::<usize>();
+    assert!(first < 4 << 20, "{first}");
+    let mut link = recording.start(l.addr, &tcp()).unwrap();
+    let cpu = recording.cpus.iter().position(|c| !c.is_empty()).unwrap();
+    let mut left = 64 << 20;
+    while left > 0 && link.1[cpu].write_all(&recording.cpus[cpu]).is_ok() {
+        left -= recording.cpus[cpu].len().min(left);
+    }
+    assert!(left > 0, "a connection without end");
+    for file in l.files(2).unwrap() {
+        assert!(text(&file).lines().count() > 100);
+    }
+    assert!(l.log().contains("the 4194304 bytes of all recordings are reached"), "{}", l.log());
+    // Nothing is left for others.
+    let _ = recording.send(l.addr, &tcp());
+    let log = dir.path().join("log");
+    let told = || std::fs::read_to_string(&log).unwrap().matches("of all recordings are reached").count();
+    l.wait_for("the refusal of the third", || (told() > 1).then_some(())).unwrap();
     assert!(l.is_up());
 }
 

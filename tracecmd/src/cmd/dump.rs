@@ -59,12 +59,7 @@ pub fn command() -> Command {
                 .require_equals(true)
                 .help("level of messages"),
         )
-        .arg(
-            Arg::new("file")
-                .value_name("FILE")
-                .value_parser(value_parser!(PathBuf))
-                .help("the file"),
-        );
+        .arg(Arg::new("file").value_name("FILE").value_parser(value_parser!(PathBuf)).help("the file"));
     for (name, help) in PARTS {
         c = c.arg(Arg::new(name).long(name).action(ArgAction::SetTrue).help(help));
     }
