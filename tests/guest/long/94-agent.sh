@@ -49,6 +49,8 @@ session() {
   merged=$(ours report -i "$OUT/$name.dat" -i "$OUT/$name-vm.dat" | grep -c 'sched_\|sys_' || true)
   echo "$name: $in_guest marks, $merged lines merged"
   [ "$in_guest" = 10 ] || { cat "$OUT/$name.log" "$OUT/$name.agent"; faults=1; }
+  # The reference as recorder over TCP measures TSC against nanoseconds: its own merged times overflow (DIFFERENCES.md).
+  [ "$recorder:$carrier" = ref:tcp ] && return 0
   # Measurements of a busy machine that are seconds apart: the reference's own times overflow then (DIFFERENCES.md).
   awk '/\[offset \*/ { if (!n++) min = max = $1; if ($1 < min) min = $1; if ($1 > max) max = $1 } END { exit max - min > 1e9 }' \
     "$OUT/$name-vm.options" || [ $try = 3 ] || return 1
