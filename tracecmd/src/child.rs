@@ -56,9 +56,11 @@ pub fn hold(command: &[OsString], how: Start<'_>) -> anyhow::Result<Held> {
     let (mut told, tell) = pipe()?;
     let (wait, go) = pipe()?;
     let (tell_fd, wait_fd, go_fd) = (tell.as_raw_fd(), wait.as_raw_fd(), go.as_raw_fd());
+    // What we block the command must not: it would not hear Ctrl-C.
+    let mask = crate::signal::inherited();
     let before_exec = move || -> std::io::Result<()> {
         // SAFETY: this runs between fork and exec in a copy of a process with threads, where only async-signal-safe calls
-        // are allowed: write, read, close, getpid, setgroups, setgid, setuid are plain system calls on values made before the fork,
+        // are allowed: write, read, close, getpid, sigprocmask, setgroups, setgid, setuid are plain system calls on values made before the fork,
         // and nothing allocates. The descriptors stay open: the spawning thread owns them until the child has gone on.
         unsafe {
             // Our copy of the writing end would keep us waiting after the parent's death.
@@ -78,6 +80,9 @@ pub fn hold(command: &[OsString], how: Start<'_>) -> anyhow::Result<Held> {
                 if failed {
                     return Err(std::io::Error::last_os_error());
                 }
+            }
+            if libc::sigprocmask(libc::SIG_SETMASK, mask.as_ref(), std::ptr::null_mut()) != 0 {
+                return Err(std::io::Error::last_os_error());
             }
             for fd in &raw {
                 libc::write(*fd, b"1".as_ptr().cast(), 1);
@@ -183,6 +188,21 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&on).unwrap(), "1");
         let mut fds = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&fd), nix::poll::PollFlags::POLLIN)];
         assert_eq!(nix::poll::poll(&mut fds, 0u8).unwrap(), 1);
+    }
+
+    #[test]
+    fn signals_reach_the_command() {
+        let of_self = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let _signals = crate::signal::Signals::block().unwrap();
+        let out = tempfile::tempfile().unwrap();
+        let start = Start { stdout: Some(out.try_clone().unwrap()), ..Start::default() };
+        let mut child = hold(&words("cat /proc/self/status"), start).unwrap().go().unwrap();
+        assert!(child.wait().unwrap().success());
+        let mut told = String::new();
+        std::io::Seek::rewind(&mut &out).unwrap();
+        (&out).read_to_string(&mut told).unwrap();
+        let blocked = |text: &str| text.lines().find(|l| l.starts_with("SigBlk:")).unwrap().to_owned();
+        assert_eq!(blocked(&told), blocked(&of_self));
     }
 
     #[test]

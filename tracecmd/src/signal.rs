@@ -1,11 +1,12 @@
 //! Signals as events of a descriptor: blocked in every thread, read where the program waits anyway.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// The wish to end: SIGINT, SIGTERM, SIGHUP.
@@ -29,6 +30,14 @@ fn wish_to_end() -> SigSet {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
 }
 
+/// The signals that were blocked when the program started.
+static BEFORE: OnceLock<SigSet> = OnceLock::new();
+
+/// The mask of signals for a program that is started: what this one was started with, whatever it blocks itself.
+pub fn inherited() -> SigSet {
+    BEFORE.get().copied().or_else(|| SigSet::thread_get_mask().ok()).unwrap_or_else(SigSet::empty)
+}
+
 impl Signals {
     /// Blocks the signals for this thread and all that it starts from now on.
     ///
@@ -36,7 +45,8 @@ impl Signals {
     /// The system refuses.
     pub fn block() -> anyhow::Result<Signals> {
         let set = wish_to_end();
-        set.thread_block().context("cannot block signals")?;
+        let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK).context("cannot block signals")?;
+        BEFORE.get_or_init(|| before);
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("cannot make a signal descriptor")?;
         Ok(Signals { fd })
