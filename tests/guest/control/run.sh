@@ -4,7 +4,9 @@ export T
 OUT=/out/rows
 export OUT
 printf '#!/bin/sh\nkernel-state dump > "$DURING"\n' > /bin/dump-during
-chmod +x /bin/dump-during
+# A recording in the background has switched its event on, and has had a while for the rest.
+printf '#!/bin/sh\nuntil [ "$(cat $T/events/sched/sched_switch/enable)" = 1 ]; do sleep 0.1; done; sleep 2\n' > /bin/begun
+chmod +x /bin/dump-during /bin/begun
 
 # Ours under the reference's name.
 mkdir -p /link
