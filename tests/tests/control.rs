@@ -117,7 +117,8 @@ fn run_rows(kernel: Kernel, rows: &[Row]) -> anyhow::Result<PathBuf> {
         let parts = [&r.name, &r.words.join(" "), &r.setup, &r.run, &r.expect].map(|t| quoted(t));
         script += &format!("row {}\n", parts.join(" "));
     }
-    let options = guest::Options { limit: Duration::from_secs(2400), ..guest::Options::default() };
+    let standard = guest::Options::default();
+    let options = guest::Options { limit: standard.limit.max(Duration::from_secs(2400)), ..standard };
     let state = Path::new(env!("CARGO_BIN_EXE_kernel-state"));
     guest::run(kernel, &options, &[(state, "bin/kernel-state")], &script, &out)?;
     Ok(out.join("rows"))
