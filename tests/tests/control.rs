@@ -1,5 +1,5 @@
 //! Every command and option that touches the running kernel, beside the reference: the tables of `tests/guest/control` (what a row
-//! is, see the README there), in one boot per kernel.
+//! is, see the README there), in two boots per kernel.
 //!
 //! `TRACECMD_TABLE=full` runs all rows on all kernels, which takes half an hour a kernel; else those marked `everywhere` run, each on
 //! one of the kernels (`TRACECMD_KERNELS=7.2`: all of them on that one).
@@ -46,18 +46,23 @@ fn main() {
     let full = guest::full();
     let everywhere: Vec<Row> = rows().into_iter().filter(|r| full || r.has("everywhere")).collect();
     let kernels: Vec<Kernel> = guest::kernels().collect();
-    let of_kernel = |n: usize| -> Arc<[Row]> {
+    let of_kernel = |n: usize| {
         let here = |(at, _): &(usize, &Row)| full || at % kernels.len() == n;
-        everywhere.iter().enumerate().filter(here).map(|(_, row)| row.clone()).collect()
+        guest::halves(everywhere.iter().enumerate().filter(here).map(|(_, row)| row.clone()).collect())
     };
-    let boots: Vec<_> = kernels.iter().enumerate().map(|(n, k)| (*k, of_kernel(n), Boot::default())).collect();
-    // The kernels in turn: threads that wait for the guest of one kernel do not keep the others from booting.
+    let mut boots: Vec<(Kernel, usize, Arc<[Row]>, Boot)> = Vec::new();
+    for (n, kernel) in kernels.iter().enumerate() {
+        for (half, rows) in of_kernel(n).into_iter().enumerate() {
+            boots.push((*kernel, half, rows.into(), Boot::default()));
+        }
+    }
+    // The guests in turn: threads that wait for one guest do not keep the others from booting.
     for at in 0..everywhere.len() {
-        for (kernel, mine, boot) in boots.iter().filter(|(_, mine, _)| at < mine.len()) {
-            let (kernel, mine, boot) = (*kernel, mine.clone(), boot.clone());
+        for (kernel, half, mine, boot) in boots.iter().filter(|(.., mine, _)| at < mine.len()) {
+            let (kernel, half, mine, boot) = (*kernel, *half, mine.clone(), boot.clone());
             trials.add(format!("{}::{}", kernel.name, mine[at].name), move || {
-                let out = boot.get_or_init(|| run_rows(kernel, &mine).map_err(|e| format!("{e:#}"))).clone()?;
-                check(&out, &mine[at])
+                let run = || run_rows(kernel, half, &mine).map_err(|e| format!("{e:#}"));
+                check(&boot.get_or_init(run).clone()?, &mine[at])
             });
         }
     }
@@ -108,9 +113,9 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-/// Boots the kernel and runs all rows in it.
-fn run_rows(kernel: Kernel, rows: &[Row]) -> anyhow::Result<PathBuf> {
-    let out = guest::out_dir("control", kernel);
+/// Boots the kernel and runs these rows in it.
+fn run_rows(kernel: Kernel, half: usize, rows: &[Row]) -> anyhow::Result<PathBuf> {
+    let out = guest::out_dir("control", kernel, half);
     let _ = std::fs::remove_dir_all(&out);
     let mut script = include_str!("../guest/control/run.sh").to_owned();
     for r in rows {

@@ -1,4 +1,4 @@
-//! Real kernels: each scenario of `tests/guest/scenarios` runs in a guest on each kernel; one boot per kernel runs them all.
+//! Real kernels: each scenario of `tests/guest/scenarios` runs in a guest on each kernel; two boots per kernel run them all.
 //!
 //! A scenario is a shell script. It runs in the guest with `$OUT` as its directory, `ours` and `ref` as commands (our binary and
 //! the reference), and must end with status zero. What it leaves is then checked here:
@@ -13,28 +13,39 @@
 //! change the guest; what it left can be kept with `TRACECMD_GUEST_OUT=DIR`. `TRACECMD_SCENARIO_DIR=long` runs the scenarios of
 //! `tests/guest/long` instead, which take many minutes each: recordings that are killed, all remote pairings, broken links, the agent.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, LazyLock, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, OnceLock};
 
 use libtest_mimic::{Arguments, Failed};
-use tracecmd_tests::guest::{self, KERNELS, Kernel, Trials};
+use tracecmd_tests::guest::{self, Kernel, Trials};
 use tracecmd_tests::{compare, programs};
 
-/// What a guest left for one kernel, or why it did not.
-type Boot = OnceLock<Result<PathBuf, String>>;
-
-static BOOTS: LazyLock<BTreeMap<&'static str, Boot>> =
-    LazyLock::new(|| KERNELS.iter().map(|k| (k.name, Boot::new())).collect());
+/// A guest and what it runs.
+struct Guest {
+    kernel: Kernel,
+    half: usize,
+    /// Names and texts.
+    scenarios: Vec<(String, String)>,
+    /// What it left, or why it did not.
+    done: OnceLock<Result<PathBuf, String>>,
+}
 
 fn main() {
     let args = Arguments::from_args();
     let mut trials = Trials::new(&args);
-    // The kernels in turn: threads that wait for the guest of one kernel do not keep the others from booting.
-    for (name, text) in scenarios() {
-        for kernel in guest::kernels().filter(|k| runs_on(&text, *k)) {
-            let name = name.clone();
-            trials.add(format!("{}::{name}", kernel.name), move || check(kernel, &name));
+    let mut guests: Vec<Arc<Guest>> = Vec::new();
+    for kernel in guest::kernels() {
+        let all = scenarios().into_iter().filter(|(_, text)| runs_on(text, kernel)).collect();
+        for (half, scenarios) in guest::halves(all).into_iter().enumerate() {
+            guests.push(Arc::new(Guest { kernel, half, scenarios, done: OnceLock::new() }));
+        }
+    }
+    // The guests in turn: threads that wait for one guest do not keep the others from booting.
+    for at in 0..guests.iter().map(|g| g.scenarios.len()).max().unwrap_or(0) {
+        for guest in &guests {
+            let Some((name, _)) = guest.scenarios.get(at).cloned() else { continue };
+            let guest = guest.clone();
+            trials.add(format!("{}::{name}", guest.kernel.name), move || check(&guest, &name));
         }
     }
     trials.run(&args)
@@ -65,24 +76,23 @@ fn scenarios() -> Vec<(String, String)> {
     list
 }
 
-/// Boots the kernel once for all scenarios; as many guests at a time as there are CPUs.
-fn boot(kernel: Kernel) -> Result<PathBuf, String> {
+/// Boots the guest once for all its scenarios; as many guests at a time as there are CPUs.
+fn boot(guest: &Guest) -> Result<PathBuf, String> {
     static FREE: LazyLock<(Mutex<usize>, Condvar)> =
         LazyLock::new(|| (Mutex::new(std::thread::available_parallelism().map_or(1, usize::from)), Condvar::new()));
-    let cell = &BOOTS[kernel.name];
-    cell.get_or_init(|| {
+    let run = || {
         let mut free = FREE.0.lock().expect("no panic while it is held");
         while *free == 0 {
             free = FREE.1.wait(free).expect("no panic while it is held");
         }
         *free -= 1;
         drop(free);
-        let done = run_all(kernel);
+        let done = run_all(guest);
         *FREE.0.lock().expect("no panic while it is held") += 1;
         FREE.1.notify_one();
         done.map_err(|e| format!("{e:#}"))
-    })
-    .clone()
+    };
+    guest.done.get_or_init(run).clone()
 }
 
 /// The live tests of the `tracefs` crate, built once.
@@ -92,13 +102,14 @@ fn live_tests() -> anyhow::Result<PathBuf> {
     PATH.clone().map_err(anyhow::Error::msg)
 }
 
-fn run_all(kernel: Kernel) -> anyhow::Result<PathBuf> {
-    let out = guest::out_dir("guest", kernel);
+fn run_all(guest: &Guest) -> anyhow::Result<PathBuf> {
+    let kernel = guest.kernel;
+    let out = guest::out_dir("guest", kernel, guest.half);
     let mut script = String::from("ours() { tracecmd \"$@\"; }\nref() { trace-cmd \"$@\"; }\n");
     if let Ok(kills) = std::env::var("TRACECMD_KILLS") {
         script += &format!("export KILLS={kills}\n");
     }
-    for (name, text) in scenarios().into_iter().filter(|(_, text)| runs_on(text, kernel)) {
+    for (name, text) in &guest.scenarios {
         // A subshell each: a scenario that fails does not end the others, and the time it took is known.
         script += &format!(
             "mkdir -p /out/{name}; export OUT=/out/{name}; s=$(date +%s); echo {name} > /dev/console\n\
@@ -114,8 +125,8 @@ fn run_all(kernel: Kernel) -> anyhow::Result<PathBuf> {
 }
 
 /// The checks of one scenario on one kernel.
-fn check(kernel: Kernel, name: &str) -> Result<(), Failed> {
-    let out = boot(kernel)?.join(name);
+fn check(guest: &Guest, name: &str) -> Result<(), Failed> {
+    let out = boot(guest)?.join(name);
     let reference = programs::reference()?;
     let log = std::fs::read_to_string(out.join("log")).unwrap_or_default();
     let status = std::fs::read_to_string(out.join("status")).map_err(|e| format!("the scenario did not run: {e}"))?;

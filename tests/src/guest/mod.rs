@@ -247,11 +247,23 @@ pub fn kernels() -> impl Iterator<Item = Kernel> {
     KERNELS.into_iter().filter(move |k| words.as_ref().is_none_or(|w| w.split_whitespace().any(|w| w == k.name)))
 }
 
-/// Where the guest of a kernel leaves its files: below `TRACECMD_GUEST_OUT`, else a temporary directory of this process, named
+/// What one kernel has to do, dealt out to two guests: a guest keeps one CPU busy.
+pub fn halves<T>(all: Vec<T>) -> Vec<Vec<T>> {
+    if all.len() < 4 {
+        return vec![all];
+    }
+    let mut halves = vec![Vec::new(), Vec::new()];
+    for (n, one) in all.into_iter().enumerate() {
+        halves[n % 2].push(one);
+    }
+    halves
+}
+
+/// Where a guest of a kernel leaves its files: below `TRACECMD_GUEST_OUT`, else a temporary directory of this process, named
 /// after `what` runs there.
-pub fn out_dir(what: &str, kernel: Kernel) -> PathBuf {
+pub fn out_dir(what: &str, kernel: Kernel, half: usize) -> PathBuf {
     let own = || std::env::temp_dir().join(format!("tracecmd-{what}-{}", std::process::id()));
-    std::env::var_os("TRACECMD_GUEST_OUT").map_or_else(own, PathBuf::from).join(kernel.name)
+    std::env::var_os("TRACECMD_GUEST_OUT").map_or_else(own, PathBuf::from).join(format!("{}.{half}", kernel.name))
 }
 
 /// Why the guest test TITLE (`KERNEL::NAME`) is known to be open, if it is: `tests/guest/OPEN`, a title and a reason on a line,
