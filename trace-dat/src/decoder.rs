@@ -9,6 +9,7 @@ use crate::{
     format::{Event, EventTable},
     kallsyms::Kallsyms,
     lazy::{LazyFormats, LazyText},
+    pen::Pen,
     plugin::PrintCx,
     printk::PrintkFormats,
 };
@@ -202,6 +203,17 @@ impl Decoder {
         } else {
             crate::print::info(&PrintCx { dec: self, ..*cx }, out);
         }
+    }
+
+    /// As [`Decoder::print_info`], for the usual events whose text is short. False, with nothing written, for others.
+    #[inline]
+    pub fn write_info(&self, cx: &PrintCx<'_>, pen: &mut Pen<'_>) -> bool {
+        std::ptr::eq(cx.dec, self) && crate::print::write(cx, pen)
+    }
+
+    /// The constant texts of an event of whose records [`Decoder::print_info`] shows nothing else but numbers in base 10 and 16.
+    pub fn texts_between_numbers<'a>(&self, event: &'a Event) -> Option<impl Iterator<Item = &'a [u8]>> {
+        crate::print::texts_between_numbers(self, event)
     }
 
     /// The last column of a record by its print fmt, without its plugin.

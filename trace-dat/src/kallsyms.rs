@@ -58,6 +58,19 @@ impl<'a> Name<'a> {
         self.text.get(..self.len).unwrap_or_default()
     }
 
+    /// The name and all that follows it, of which the first [`Name::len`] bytes count: for copies of fixed size.
+    #[inline(always)]
+    pub fn behind(&self) -> &'a [u8] {
+        self.text
+    }
+
+    /// Bytes of the name.
+    #[inline(always)]
+    #[expect(clippy::len_without_is_empty, reason = "a symbol has a name")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     /// Appends the name: a short one by a copy of fixed size.
     #[inline(always)]
     pub fn push(&self, out: &mut Vec<u8>) {
@@ -101,8 +114,8 @@ impl Found {
         if word == 0 || FoundName::mixed(word, addr) != mixed.load(Ordering::Relaxed) {
             return None;
         }
-        let [number, start, len] = [word >> 40, word >> 12 & 0xfff_ffff, word & 0xfff].map(|n| n as usize);
-        Some(FoundName { number, start, len })
+        let (number, start, len) = (word >> 40, word >> 12 & 0xfff_ffff, word & 0xfff);
+        Some(FoundName { number: number as usize, start: start as usize, len: len as usize })
     }
 
     fn put(&self, addr: u64, found: FoundName) {

@@ -60,6 +60,15 @@ impl<const ROOM: usize> ShortText<ROOM> {
         }
     }
 
+    /// The text in its room and its length, unless it is too long for that.
+    #[inline(always)]
+    pub fn short(&self) -> Option<(&[u8; ROOM], usize)> {
+        match &self.0 {
+            Kind::Short { len, text } => Some((text, usize::from(*len))),
+            Kind::Long(_) => None,
+        }
+    }
+
     /// Whether there is no text.
     #[inline(always)]
     pub fn is_empty(&self) -> bool {

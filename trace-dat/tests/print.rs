@@ -4,9 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 use trace_dat::{
-    Decoder, DecoderParts, Endian, LongSize, Lost, Record,
+    Decoder, DecoderParts, Endian, LongSize, Lost, Record, TraceFile,
     format::Event,
     lazy::{FormatText, FormatTexts, LazyFormats},
+    pen::{Pen, Sheet},
     plugin::{Note, PrintCx},
 };
 
@@ -69,7 +70,58 @@ impl Machine {
         let cx = PrintCx { dec: &self.dec, event, rec, reach: &data, ts: 1000, note: Note::default(), seq: 0 };
         let mut out = Vec::new();
         self.dec.print_info(&cx, &mut out);
+        if let Some(written) = written(&cx) {
+            assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(&out));
+        }
         String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
+/// The text of a record as a pen writes it, unless that is left to `print_info`.
+fn written(cx: &PrintCx<'_>) -> Option<Vec<u8>> {
+    let mut sheet = Sheet::default();
+    let mut pen = Pen::new(&mut sheet, 3);
+    let done = cx.dec.write_info(cx, &mut pen);
+    assert!(done || pen.at() == 3);
+    done.then(|| pen.since(3).to_vec())
+}
+
+#[test]
+fn a_pen_writes_what_is_printed() {
+    let (mut count, mut with_pen) = (0, 0);
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures");
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|e| e != "dat") {
+            continue;
+        }
+        let file = TraceFile::open(&path).unwrap();
+        let dec = Decoder::new(file.decoder_parts());
+        let mut records = file.records(&file.time_map(true));
+        while let Some(r) = records.next().filter(|_| count < 200_000) {
+            let (rec, reach) = (r.record(), r.stream_record.reach());
+            let Some(event) = dec.event_of(rec.data) else { continue };
+            let cx = PrintCx { dec: &dec, event, rec, reach, ts: r.ts, note: Note::default(), seq: 0 };
+            count += 1;
+            let Some(written) = written(&cx) else { continue };
+            with_pen += 1;
+            let mut printed = Vec::new();
+            dec.print_info(&cx, &mut printed);
+            assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(&printed), "{path:?} {}", event.name);
+        }
+        count = 0;
+    }
+    assert!(with_pen > 10_000, "{with_pen}");
+}
+
+#[test]
+fn long_texts_are_not_for_a_pen() {
+    let fields = [("__data_loc char[] f", 8, 4, 1)];
+    let m = Machine::new(Endian::Little, &fields, "\"%s|\", __get_str(f)", false);
+    for len in [1, 31, 32, 33, 255, 256, 257, 3000] {
+        let text = "t".repeat(len);
+        let payload = dynamic(Endian::Little, 16, len as u32 + 1, format!("{text}\0").as_bytes());
+        assert_eq!(m.print(&payload, b"behind"), format!("{text}|"));
     }
 }
 

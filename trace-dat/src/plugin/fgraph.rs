@@ -8,13 +8,13 @@ use super::{
     options::Fgraph,
     text::{Num, blanks, dec, hex, hex0x, missing},
 };
-use crate::{Decoder, decoder::PrintOptions, format::Event};
+use crate::{Decoder, decoder::PrintOptions, format::Event, pen::Pen};
 
 /// Indentation never grows beyond this; the kernel's own limit of nesting is far lower.
 const MAX_INDENT: i32 = 4096;
 
 /// Columns of mark, duration and bar of a line without a duration.
-const NO_DURATION: &[u8] = b"             |  ";
+const NO_DURATION: &[u8; 16] = b"             |  ";
 
 /// Fields of `funcgraph_exit` that both a leaf and an exit line show.
 #[derive(Clone, Copy, Debug)]
@@ -51,12 +51,33 @@ impl Exit {
         true
     }
 
+    /// The duration, if it has a fixed width; what the record says otherwise is left to [`Exit::print_duration`].
+    #[inline(always)]
+    fn short_duration(&self, dec: &Decoder, data: &[u8]) -> Option<u32> {
+        let (end, start) = (self.rettime?.get(dec.endian(), data), self.calltime?.get(dec.endian(), data));
+        u32::try_from(end.wrapping_sub(start)).ok().filter(|ns| *ns < MILLISECOND)
+    }
+
+    /// As [`Exit::print_retval`].
+    #[inline(always)]
+    fn write_retval(&self, options: &Fgraph, dec: &Decoder, data: &[u8], pen: &mut Pen<'_>) {
+        let Some(retval) = self.retval.filter(|_| !options.retval_skip) else { return };
+        let value = retval.get(dec.endian(), data);
+        pen.piece(b" (ret=");
+        if is_decimal(options, value) {
+            pen.signed_dec(value as i64);
+        } else {
+            pen.piece(b"0x");
+            pen.hex(value, 1);
+        }
+        pen.byte(b')');
+    }
+
     fn print_retval(&self, options: &Fgraph, dec: &Decoder, data: &[u8], out: &mut Vec<u8>) {
         let Some(retval) = self.retval.filter(|_| !options.retval_skip) else { return };
         let value = retval.get(dec.endian(), data);
         out.extend_from_slice(b" (ret=");
-        let error = value as i64 >= -4095 && (value as i64) < 0;
-        if options.retval_dec || (error && !options.retval_hex) {
+        if is_decimal(options, value) {
             super::text::dec(out, value as i64);
         } else {
             hex0x(out, value);
@@ -65,11 +86,20 @@ impl Exit {
     }
 }
 
+/// Whether a return value is shown in base 10.
+fn is_decimal(options: &Fgraph, value: u64) -> bool {
+    let error = value as i64 >= -4095 && (value as i64) < 0;
+    options.retval_dec || (error && !options.retval_hex)
+}
+
+/// Durations below this have the same width.
+const MILLISECOND: u32 = 1_000_000;
+
 /// Appends the mark of a duration in nanoseconds, the duration in microseconds, and the bar.
 #[inline]
 fn duration(ns: u64, out: &mut Vec<u8>) {
     match u32::try_from(ns) {
-        Ok(ns @ ..1_000_000) => out.extend_from_slice(&below_a_millisecond(ns)),
+        Ok(ns @ ..MILLISECOND) => out.extend_from_slice(&below_a_millisecond(ns)),
         _ => long_duration(ns, out),
     }
 }
@@ -142,6 +172,16 @@ fn indent(depth: u64, out: &mut Vec<u8>) {
     blanks(out, columns as usize);
 }
 
+/// Texts with a longer name or deeper than this are not written with a pen.
+const MOST: usize = 512;
+
+/// The columns of an indentation, if they are few.
+#[inline(always)]
+fn short_indent(depth: u64) -> Option<usize> {
+    let columns = depth.wrapping_mul(2) as i32;
+    usize::try_from(columns.max(0)).ok().filter(|n| *n <= MOST)
+}
+
 fn print_depth(options: &Fgraph, depth: u64, out: &mut Vec<u8>) {
     if options.depth {
         out.extend_from_slice(b" (");
@@ -206,6 +246,40 @@ impl Entry {
 }
 
 impl EventPrinter for Entry {
+    fn write(&self, cx: &PrintCx<'_>, pen: &mut Pen<'_>) -> bool {
+        let (endian, data) = (cx.dec.endian(), cx.rec.data);
+        let (Some(func), Some(depth)) = (self.func, self.depth) else { return false };
+        let Some(columns) = short_indent(depth.get(endian, data)) else { return false };
+        let Some(name) = cx.dec.symbols().name_at(func.get(endian, data)).filter(|n| n.len() <= MOST) else {
+            return false;
+        };
+        // Arguments may be of any length, and the types may have some where the record has none.
+        let args = self.args.and_then(|at| data.get(at..)).is_some_and(|a| !a.is_empty() || cx.dec.btf().is_some());
+        if args || self.retaddr.is_some() || self.options.depth || !pen.has_room(4 * MOST) {
+            return false;
+        }
+        let mut own = pen.own();
+        match cx.note.leaf_exit.as_ref().zip(self.exit.as_ref()) {
+            Some((rec, exit)) => {
+                let Some(ns) = exit.short_duration(cx.dec, rec.data) else { return false };
+                own.piece(&below_a_millisecond(ns));
+                own.blanks(columns);
+                own.start::<32>(name.behind(), name.len());
+                own.piece(b"();");
+                exit.write_retval(&self.options, cx.dec, rec.data, &mut own);
+            }
+            None => {
+                own.piece(NO_DURATION);
+                own.blanks(columns);
+                own.start::<32>(name.behind(), name.len());
+                own.piece(b"() {");
+            }
+        }
+        let at = own.at();
+        pen.go_to(at);
+        true
+    }
+
     fn is_free_of_nul(&self) -> bool {
         self.func.is_some()
     }
@@ -261,6 +335,25 @@ impl ExitLine {
 }
 
 impl EventPrinter for ExitLine {
+    fn write(&self, cx: &PrintCx<'_>, pen: &mut Pen<'_>) -> bool {
+        let (endian, data) = (cx.dec.endian(), cx.rec.data);
+        let (Some(ns), Some(depth)) = (self.fields.short_duration(cx.dec, data), self.fields.depth) else {
+            return false;
+        };
+        let Some(columns) = short_indent(depth.get(endian, data)) else { return false };
+        if self.options.tailprint || self.options.depth || !pen.has_room(2 * MOST) {
+            return false;
+        }
+        let mut own = pen.own();
+        own.piece(&below_a_millisecond(ns));
+        own.blanks(columns);
+        own.byte(b'}');
+        self.fields.write_retval(&self.options, cx.dec, data, &mut own);
+        let at = own.at();
+        pen.go_to(at);
+        true
+    }
+
     fn is_free_of_nul(&self) -> bool {
         !self.options.tailprint
     }

@@ -14,7 +14,7 @@ pub mod seq;
 pub(crate) mod text;
 mod tlb;
 
-use crate::{Decoder, Record, format::Event};
+use crate::{Decoder, Record, format::Event, pen::Pen};
 
 /// Prints the last column of one event; made once per event, when its first record is printed.
 ///
@@ -22,6 +22,11 @@ use crate::{Decoder, Record, format::Event};
 pub trait EventPrinter: Send + Sync + std::fmt::Debug {
     /// Appends the text of the record to `out`. Never fails: what cannot be printed becomes raw fields or a note.
     fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>);
+
+    /// As [`EventPrinter::print`], where it is known beforehand that the text has room. False, with nothing written, where not.
+    fn write(&self, _cx: &PrintCx<'_>, _pen: &mut Pen<'_>) -> bool {
+        false
+    }
 
     /// Whether no text of this printer has a NUL in it, which would end it. Asked once for each event.
     fn is_free_of_nul(&self) -> bool {

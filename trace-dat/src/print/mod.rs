@@ -14,6 +14,7 @@ pub use helper::{Arg, ArgKind, Helper, HelperCx};
 use crate::{
     Decoder,
     format::Event,
+    pen::Pen,
     plugin::{EventPrinter, PrintCx},
 };
 
@@ -69,7 +70,8 @@ pub(crate) fn info(cx: &PrintCx<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     match mode(cx.dec, cx.event) {
         Mode::Fmt => match program(cx.dec, cx.event) {
-            Program::Ops { ops, nul: false } => {
+            Program::Numbers(numbers) => return numbers.print(&Cx::new(cx.dec, cx.rec.data, cx.reach), out),
+            Program::Ops { ops, nul: false, .. } => {
                 return program::run(ops, &Cx::new(cx.dec, cx.rec.data, cx.reach), out);
             }
             _ => pretty(cx, out),
@@ -84,9 +86,32 @@ pub(crate) fn info(cx: &PrintCx<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// As [`info`] where it is known that the text is short and has no NUL in it. False, with nothing written, where not.
+#[inline]
+pub(crate) fn write(cx: &PrintCx<'_>, pen: &mut Pen<'_>) -> bool {
+    match mode(cx.dec, cx.event) {
+        Mode::Fmt => match program(cx.dec, cx.event) {
+            Program::Numbers(numbers) => numbers.write(&Cx::new(cx.dec, cx.rec.data, cx.reach), pen),
+            Program::Ops { ops, pen: true, .. } => program::write(ops, &Cx::new(cx.dec, cx.rec.data, cx.reach), pen),
+            _ => false,
+        },
+        Mode::Plugin { printer, nul: false } => printer.write(cx, pen),
+        _ => false,
+    }
+}
+
+/// The constant texts of an event that is otherwise shown as numbers.
+pub(crate) fn texts_between_numbers<'a>(dec: &Decoder, event: &'a Event) -> Option<impl Iterator<Item = &'a [u8]>> {
+    match (mode(dec, event), program(dec, event)) {
+        (Mode::Fmt, Program::Numbers(numbers)) => Some(numbers.texts()),
+        _ => None,
+    }
+}
+
 /// Prints a record by its print fmt.
 pub(crate) fn pretty(cx: &PrintCx<'_>, out: &mut Vec<u8>) {
     match program(cx.dec, cx.event) {
+        Program::Numbers(numbers) => numbers.print(&Cx::new(cx.dec, cx.rec.data, cx.reach), out),
         Program::Ops { ops, .. } => program::run(ops, &Cx::new(cx.dec, cx.rec.data, cx.reach), out),
         Program::Bprint(b) => b.print(&Cx::new(cx.dec, cx.rec.data, cx.reach), out),
         Program::Failed(_) => {

@@ -283,19 +283,24 @@ pub(crate) fn hex(out: &mut Vec<u8>, v: u64) {
 /// A number in base 16 with zeros in front, `width` digits at least (16 at most).
 #[inline]
 pub(crate) fn hex_zeros(out: &mut Vec<u8>, v: u64, width: usize) {
-    let n = (64 - (v | 1).leading_zeros() as usize).div_ceil(4).clamp(width.min(16), 16);
-    // The highest digit that is shown goes to the top: what is cut off stands at the end.
-    let v = v.rotate_right(4 * n as u32);
-    let mut digits = [0u8; 16];
-    let (high, low) = digits.split_at_mut(8);
-    high.copy_from_slice(&hex8((v >> 32) as u32));
-    low.copy_from_slice(&hex8(v as u32));
+    let (digits, n) = hex_digits(v, width);
     push_part(out, &digits, n);
 }
 
-/// Eight hexadecimal digits at once, in one register.
+/// The digits of [`hex_zeros`], and how many they are: made in one register, because what was written in two parts cannot be read
+/// as one before it is in the cache.
 #[inline(always)]
-fn hex8(v: u32) -> [u8; 8] {
+pub(crate) fn hex_digits(v: u64, width: usize) -> ([u8; 16], usize) {
+    let n = (64 - (v | 1).leading_zeros() as usize).div_ceil(4).clamp(width.min(16), 16);
+    // The highest digit that is shown goes to the top: what is cut off stands at the end.
+    let v = v.rotate_right(4 * n as u32);
+    let digits = u128::from(hex8((v >> 32) as u32)) << 64 | u128::from(hex8(v as u32));
+    (digits.to_be_bytes(), n)
+}
+
+/// Eight hexadecimal digits at once, the first one in the highest byte.
+#[inline(always)]
+fn hex8(v: u32) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     // Each half of a byte to a byte of its own.
     let mut x = u64::from(v);
@@ -304,7 +309,7 @@ fn hex8(v: u32) -> [u8; 8] {
     x = (x | x << 4) & 0x0f0f_0f0f_0f0f_0f0f;
     // From 10 on a letter: '0' + n and 39 more.
     let letters = (x + 6 * ONES) >> 4 & ONES;
-    (x + 0x30 * ONES + letters * 39).to_be_bytes()
+    x + 0x30 * ONES + letters * 39
 }
 
 /// A byte as two hexadecimal digits.

@@ -7,6 +7,7 @@ use crate::{
         expr::{Expr, Pair},
         print_fmt::{self, PrintFmt},
     },
+    pen::Pen,
     plugin::Behind,
     print::{
         eval::{Builder, Call, Cx, Loc, Node, Place},
@@ -138,8 +139,131 @@ impl Op {
             Op::Num { conv, .. } => *conv == b'c',
             Op::I32(_) | Op::U32(_) | Op::X32(_) | Op::I64(_) | Op::U64(_) | Op::X64(_) | Op::Hex0 { .. } => false,
             Op::Mac { .. } | Op::V4 { .. } | Op::V6 { .. } | Op::Uuid { .. } => false,
+            Op::Pointer(_) | Op::Symbol { .. } => false,
+            Op::Text { src, .. } => src.may_give_nul(),
             _ => true,
         }
+    }
+
+    /// Whether [`write`] can do it, for most records.
+    fn is_for_pen(&self) -> bool {
+        match self {
+            Op::Lit(text) => text.bytes().len() <= SHORT,
+            Op::I32(_) | Op::U32(_) | Op::X32(_) | Op::I64(_) | Op::U64(_) | Op::X64(_) | Op::Hex0 { .. } => true,
+            Op::Pointer(_) | Op::Symbol { offset: false, .. } => true,
+            Op::Text { spec, star: None, src } => {
+                let plain = spec.width == 0 && spec.prec.is_none();
+                plain && matches!(src, TextSrc::Bytes { .. } | TextSrc::Dynamic(_) | TextSrc::Symbolic { .. })
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Texts of more bytes than this are not written with a pen …
+const MOST: usize = 1024;
+/// … nor such parts of a text.
+const SHORT: usize = 256;
+
+/// A number in a text of nothing else.
+#[derive(Clone, Copy, Debug)]
+enum NumberKind {
+    I32,
+    U32,
+    X32,
+    I64,
+    U64,
+    /// In base 16, with so many digits at least.
+    X64(u8),
+}
+
+/// A text of numbers with constant texts between them: it is known how long it can get.
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    /// What stands before a number, and the number.
+    steps: Box<[(ShortText, NumberKind, Node)]>,
+    end: ShortText,
+    /// So many bytes at most.
+    most: usize,
+}
+
+impl Numbers {
+    /// The steps as one list of numbers; as they are if there is anything else, or the text may be long.
+    fn new(ops: Vec<Op>) -> Result<Numbers, Vec<Op>> {
+        let bounded = |op: &Op| match op {
+            Op::Lit(text) => Some(text.bytes().len()).filter(|_| !text.bytes().contains(&0)),
+            Op::I32(_) | Op::U32(_) | Op::X32(_) | Op::I64(_) | Op::U64(_) | Op::X64(_) | Op::Hex0 { .. } => Some(20),
+            _ => None,
+        };
+        let Some(most) = ops.iter().map(bounded).sum::<Option<usize>>().filter(|most| *most <= MOST) else {
+            return Err(ops);
+        };
+        let (mut steps, mut before) = (Vec::new(), Vec::new());
+        for op in ops {
+            let (kind, node) = match op {
+                Op::I32(node) => (NumberKind::I32, node),
+                Op::U32(node) => (NumberKind::U32, node),
+                Op::X32(node) => (NumberKind::X32, node),
+                Op::I64(node) => (NumberKind::I64, node),
+                Op::U64(node) => (NumberKind::U64, node),
+                Op::X64(node) => (NumberKind::X64(1), node),
+                Op::Hex0 { width, node } => (NumberKind::X64(width), node),
+                Op::Lit(text) => {
+                    before.extend_from_slice(text.bytes());
+                    continue;
+                }
+                _ => continue,
+            };
+            steps.push((ShortText::new(&before), kind, node));
+            before.clear();
+        }
+        Ok(Numbers { steps: steps.into(), end: ShortText::new(&before), most })
+    }
+
+    /// Appends the text.
+    pub(crate) fn print(&self, cx: &Cx<'_>, out: &mut Vec<u8>) {
+        for (before, kind, node) in &self.steps {
+            before.push(out);
+            let v = node.eval(cx);
+            match *kind {
+                NumberKind::I32 => printf::idec(out, i64::from(v as i32)),
+                NumberKind::U32 => printf::dec(out, u64::from(v as u32)),
+                NumberKind::X32 => printf::hex(out, u64::from(v as u32)),
+                NumberKind::I64 => printf::idec(out, v as i64),
+                NumberKind::U64 => printf::dec(out, v),
+                NumberKind::X64(width) => printf::hex_zeros(out, v, width.into()),
+            }
+        }
+        self.end.push(out);
+    }
+
+    /// As [`Numbers::print`]; false, with nothing written, when there is no room.
+    pub(crate) fn write(&self, cx: &Cx<'_>, pen: &mut Pen<'_>) -> bool {
+        if !pen.has_room(self.most) {
+            return false;
+        }
+        let mut own = pen.own();
+        for (before, kind, node) in &self.steps {
+            own.text(before);
+            let v = node.eval(cx);
+            match *kind {
+                NumberKind::I32 => own.signed_dec(i64::from(v as i32)),
+                NumberKind::U32 => own.dec(u64::from(v as u32)),
+                NumberKind::X32 => own.hex(u64::from(v as u32), 1),
+                NumberKind::I64 => own.signed_dec(v as i64),
+                NumberKind::U64 => own.dec(v),
+                NumberKind::X64(width) => own.hex(v, width.into()),
+            }
+        }
+        own.text(&self.end);
+        let at = own.at();
+        pen.go_to(at);
+        true
+    }
+
+    /// The constant texts.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        self.steps.iter().map(|s| &s.0).chain([&self.end]).map(ShortText::bytes)
     }
 }
 
@@ -148,16 +272,31 @@ impl Op {
 pub(crate) enum Program {
     /// The print fmt cannot be understood, for this reason.
     Failed(String),
+    Numbers(Numbers),
     Ops {
         ops: Box<[Op]>,
         /// Whether the text may have a NUL in it.
         nul: bool,
+        /// Whether [`write`] can run them, for most records; then no NUL is in the text.
+        pen: bool,
     },
     /// `bprint`: the format is in the record.
     Bprint(super::bprint::Bprint),
 }
 
 impl TextSrc {
+    fn may_give_nul(&self) -> bool {
+        let nul = |text: &[u8]| text.contains(&0);
+        match self {
+            TextSrc::Nothing | TextSrc::Bytes { .. } | TextSrc::Dynamic(_) => false,
+            TextSrc::Text(text) => nul(text),
+            TextSrc::Flags { delim, pairs, .. } => nul(delim) || pairs.iter().any(|p| nul(&p.1)),
+            TextSrc::Symbolic { pairs, .. } => pairs.iter().any(|p| nul(&p.1)),
+            TextSrc::Cond(_, arms) => arms.0.may_give_nul() || arms.1.may_give_nul(),
+            _ => true,
+        }
+    }
+
     fn behind(&self) -> Behind {
         match self {
             TextSrc::Dynamic(_) => Behind::WithoutNul,
@@ -203,7 +342,13 @@ impl Program {
             return Program::Bprint(b);
         }
         match parse_fmt(dec, event).and_then(|f| compile_ops(dec, event, &f)) {
-            Ok(ops) => Program::Ops { nul: ops.iter().any(Op::may_give_nul), ops: ops.into() },
+            Ok(ops) => match Numbers::new(ops) {
+                Ok(numbers) => Program::Numbers(numbers),
+                Err(ops) => {
+                    let nul = ops.iter().any(Op::may_give_nul);
+                    Program::Ops { nul, pen: !nul && ops.iter().all(Op::is_for_pen), ops: ops.into() }
+                }
+            },
             Err(why) => Program::Failed(why),
         }
     }
@@ -382,9 +527,7 @@ impl TextSrc {
             TextSrc::Nothing => {}
             TextSrc::Text(t) => printf::text(out, t, spec),
             TextSrc::Bytes { offset, size } => {
-                let all = cx.from(*offset as usize);
-                let all = if *size == 0 { all } else { all.get(..*size as usize).unwrap_or(all) };
-                printf::text(out, until_nul(all), spec);
+                printf::text(out, until_nul(bytes_of(cx, *offset, *size)), spec);
             }
             TextSrc::Pointer { offset, size } => {
                 let addr = cx.unswapped().load(*offset, *size);
@@ -403,13 +546,8 @@ impl TextSrc {
             TextSrc::Flags { value, delim, pairs } => flags(value.eval(cx), delim, pairs, spec, out),
             TextSrc::Symbolic { value, pairs } => {
                 let v = value.eval(cx);
-                let found = if pairs.len() <= 8 {
-                    pairs.iter().find(|p| p.0 == v)
-                } else {
-                    pairs.binary_search_by_key(&v, |p| p.0).ok().and_then(|i| pairs.get(i))
-                };
-                match found {
-                    Some((_, name)) => printf::text(out, name, spec),
+                match name_of(v, pairs) {
+                    Some(name) => printf::text(out, name, spec),
                     None => printf::hex0x(out, v),
                 }
             }
@@ -453,6 +591,24 @@ impl TextSrc {
             }
         }
     }
+}
+
+/// `size` bytes from `offset` on, or as many as there are; all of them for a size of 0.
+#[inline]
+fn bytes_of<'a>(cx: &Cx<'a>, offset: u32, size: u32) -> &'a [u8] {
+    let all = cx.from(offset as usize);
+    if size == 0 { all } else { all.get(..size as usize).unwrap_or(all) }
+}
+
+/// The name of a value in a sorted list.
+#[inline]
+fn name_of(v: u64, pairs: &[(u64, Box<[u8]>)]) -> Option<&[u8]> {
+    let found = if pairs.len() <= 8 {
+        pairs.iter().find(|p| p.0 == v)
+    } else {
+        pairs.binary_search_by_key(&v, |p| p.0).ok().and_then(|i| pairs.get(i))
+    };
+    found.map(|p| &*p.1)
 }
 
 /// The bytes in front of the first NUL.
@@ -666,6 +822,95 @@ pub(crate) fn run(ops: &[Op], cx: &Cx<'_>, out: &mut Vec<u8>) {
             }
         }
     }
+}
+
+/// As [`run`], with a pen. False, with nothing written, when a part of the text is long, or the steps are not [for it](Op::is_for_pen).
+pub(crate) fn write(ops: &[Op], cx: &Cx<'_>, pen: &mut Pen<'_>) -> bool {
+    let mut own = pen.own();
+    for op in ops {
+        if !own.has_room(2 * SHORT) {
+            return false;
+        }
+        let text = match op {
+            Op::Lit(l) => {
+                own.text(l);
+                continue;
+            }
+            Op::I32(n) => {
+                own.signed_dec(i64::from(n.eval(cx) as i32));
+                continue;
+            }
+            Op::U32(n) => {
+                own.dec(u64::from(n.eval(cx) as u32));
+                continue;
+            }
+            Op::I64(n) => {
+                own.signed_dec(n.eval(cx) as i64);
+                continue;
+            }
+            Op::U64(n) => {
+                own.dec(n.eval(cx));
+                continue;
+            }
+            Op::X32(n) => {
+                own.hex(u64::from(n.eval(cx) as u32), 1);
+                continue;
+            }
+            Op::X64(n) => {
+                own.hex(n.eval(cx), 1);
+                continue;
+            }
+            Op::Hex0 { width, node } => {
+                own.hex(node.eval(cx), usize::from(*width));
+                continue;
+            }
+            Op::Pointer(n) => {
+                let v = n.eval(cx);
+                if v == 0 {
+                    own.piece(b"(nil)");
+                } else {
+                    own.piece(b"0x");
+                    own.hex(v, 1);
+                }
+                continue;
+            }
+            Op::Symbol { node, .. } => {
+                let v = node.eval(cx);
+                match cx.dec.symbols().name_at(v) {
+                    Some(name) => name.bytes(),
+                    None => {
+                        own.piece(b"0x");
+                        own.hex(v, 1);
+                        continue;
+                    }
+                }
+            }
+            Op::Text { src: TextSrc::Symbolic { value, pairs }, .. } => {
+                let v = value.eval(cx);
+                match name_of(v, pairs) {
+                    Some(name) => name,
+                    None => {
+                        own.piece(b"0x");
+                        own.hex(v, 1);
+                        continue;
+                    }
+                }
+            }
+            Op::Text { src: TextSrc::Bytes { offset, size }, .. } => until_nul(bytes_of(cx, *offset, *size)),
+            Op::Text { src: TextSrc::Dynamic(loc), .. } => match loc.get(cx) {
+                (_, 0) => &[],
+                (offset, _) => until_nul(cx.reach.get(offset..).unwrap_or_default()),
+            },
+            _ => return false,
+        };
+        if text.len() > SHORT {
+            return false;
+        }
+        own.bytes(text);
+    }
+    let at = own.at();
+    pen.go_to(at);
+    true
 }
 
 fn sockaddr(b: &[u8], family: u64, big: bool, port: bool, compressed: bool, reversed: bool, out: &mut Vec<u8>) {

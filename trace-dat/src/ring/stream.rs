@@ -24,10 +24,17 @@ pub(crate) struct Head {
     pub lost: Lost,
 }
 
+/// What was lost, which is told once; nearly always nothing.
+#[inline(always)]
+fn take_lost(lost: &mut Lost) -> Lost {
+    if *lost == Lost::None { Lost::None } else { std::mem::take(lost) }
+}
+
 /// A record and the block its bytes lie in.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamRecord<'a> {
-    pub(crate) head: Head,
+    // Not a copy: what was just written field by field cannot be read as a whole before it is in the cache.
+    pub(crate) head: &'a Head,
     pub(crate) block: &'a Arc<Block>,
     pub(crate) cpu: u32,
     pub(crate) subbuf: u32,
@@ -205,7 +212,7 @@ impl CpuStream {
                 };
                 match step {
                     Step::Event { start, len, .. } => {
-                        let lost = std::mem::take(&mut self.lost);
+                        let lost = take_lost(&mut self.lost);
                         self.head = Some(Head { ts: self.walk.ts, start: start as u32, len: len as u32, lost });
                         return true;
                     }
@@ -344,7 +351,7 @@ impl CpuStream {
         };
         match step {
             Step::Event { start, len, .. } => {
-                let lost = std::mem::take(&mut self.lost);
+                let lost = take_lost(&mut self.lost);
                 Some(Head { ts: self.walk.ts, start: start as u32, len: len as u32, lost })
             }
             Step::Bad(why) => {
@@ -420,13 +427,13 @@ impl CpuStream {
     /// The record the stream stands at: the one that the last [`CpuStream::advance`] went to.
     #[inline(always)]
     pub fn current(&self) -> Option<StreamRecord<'_>> {
-        let (Some(head), Some(block)) = (self.head, &self.block) else { return None };
+        let (Some(head), Some(block)) = (&self.head, &self.block) else { return None };
         Some(StreamRecord { head, block, cpu: self.cpu, subbuf: self.subbuf as u32 })
     }
 
     #[inline(always)]
     pub(crate) fn head_ts(&self) -> Option<u64> {
-        self.head.map(|h| h.ts)
+        self.head.as_ref().map(|h| h.ts)
     }
 
     /// Goes to the next record and gives it; `None` at the end.

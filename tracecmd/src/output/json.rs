@@ -1,16 +1,18 @@
 //! Records as JSON lines: one object for each event. What the members mean is said in docs/JSON.md.
 
 use trace_dat::{
-    Endian, Lost, Record,
+    Decoder, Endian, Lost, Record,
     comm::UNKNOWN,
     format::{Event, Field, FieldFlags},
+    pen::{Pen, Sheet},
     plugin::PrintCx,
     short::{ShortText, push_start},
 };
 
+use super::lines::Lines;
 use crate::report::{
     batch::Batch,
-    layout::{TimeFormat, push_digits, push_flags, push_num},
+    layout::{TimeFormat, push_flags, push_num},
     line::Line,
     pipeline,
     stream::Stream,
@@ -19,8 +21,14 @@ use crate::report::{
 /// What a value of a field is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    Unsigned,
-    Signed,
+    U32,
+    U64,
+    I32,
+    I64,
+    /// Of any other size.
+    Number {
+        signed: bool,
+    },
     /// Characters up to the first NUL.
     Text,
     /// Numbers of this many bytes each.
@@ -56,8 +64,13 @@ impl Column {
         let kind = match (array, has(FieldFlags::SIGNED)) {
             (true, _) if char_type => Kind::Text,
             (true, signed) => Kind::Numbers { size: element_size(field), signed },
-            (false, true) => Kind::Signed,
-            (false, false) => Kind::Unsigned,
+            (false, signed) => match (field.size, signed) {
+                (4, false) => Kind::U32,
+                (8, false) => Kind::U64,
+                (4, true) => Kind::I32,
+                (8, true) => Kind::I64,
+                (_, signed) => Kind::Number { signed },
+            },
         };
         let relative = has(FieldFlags::RELATIVE);
         let dynamic = (has(FieldFlags::DYNAMIC) || relative).then_some(relative);
@@ -80,25 +93,57 @@ impl Column {
         data.get(from..).map(|rest| rest.get(..len).unwrap_or(rest)).unwrap_or_default()
     }
 
-    fn push(&self, endian: Endian, data: &[u8], out: &mut Vec<u8>) {
-        self.key.push(out);
+    /// Appends key and value.
+    #[inline(always)]
+    fn write(&self, endian: Endian, data: &[u8], lines: &mut Lines<'_, '_>) {
+        lines.text(&self.key);
+        let pen = &mut lines.pen;
+        let four = || data.get(self.offset..)?.first_chunk().map(|b| endian.u32(*b));
+        let eight = || data.get(self.offset..)?.first_chunk().map(|b| endian.u64(*b));
         match self.kind {
-            Kind::Unsigned | Kind::Signed => {
-                match endian.uint(data, self.offset, self.size) {
-                    // Most numbers are small.
-                    Some(n) if n < 10 => out.push(b'0' + n as u8),
-                    Some(n) if n < 100 => push_digits::<2>(out, n as u32),
-                    Some(n) if self.kind == Kind::Signed => push_num(out, sign_extend(n, self.size)),
-                    Some(n) => push_num(out, n),
-                    // Not in this record, or of a size that no number has.
-                    None => out.extend_from_slice(b"null"),
+            Kind::U32 => match four() {
+                Some(n) => pen.dec(n.into()),
+                None => pen.piece(NULL),
+            },
+            Kind::I32 => match four() {
+                Some(n) => pen.signed_dec((n as i32).into()),
+                None => pen.piece(NULL),
+            },
+            Kind::U64 => match eight() {
+                Some(n) => pen.dec(n),
+                None => pen.piece(NULL),
+            },
+            Kind::I64 => match eight() {
+                Some(n) => pen.signed_dec(n as i64),
+                None => pen.piece(NULL),
+            },
+            Kind::Number { signed } => match endian.uint(data, self.offset, self.size) {
+                Some(n) if signed => pen.signed_dec(sign_extend(n, self.size)),
+                Some(n) => pen.dec(n),
+                // Not in this record, or of a size that no number has.
+                None => pen.piece(NULL),
+            },
+            // The name of a task.
+            Kind::Text if self.dynamic.is_none() && self.size == 16 => {
+                let text = data.get(self.offset..).and_then(|d| d.first_chunk::<16>());
+                match text.and_then(|t| Some((t, plain_len(t)?))) {
+                    Some((text, len)) => {
+                        pen.byte(b'"');
+                        pen.part(text, len);
+                        pen.byte(b'"');
+                    }
+                    None => self.push(endian, data, lines.flush()),
                 }
             }
-            Kind::Text => {
-                let bytes = self.bytes(endian, data);
-                let end = memchr::memchr(0, bytes).unwrap_or(bytes.len());
-                push_string(out, bytes.get(..end).unwrap_or_default());
-            }
+            Kind::Numbers { size, .. } if self.bytes(endian, data).len() < size => pen.piece(b"[]"),
+            Kind::Text | Kind::Numbers { .. } => self.push(endian, data, lines.flush()),
+        }
+    }
+
+    /// Appends a value of which it is not known how long it is.
+    #[inline(never)]
+    fn push(&self, endian: Endian, data: &[u8], out: &mut Vec<u8>) {
+        match self.kind {
             Kind::Numbers { size, signed } => {
                 out.push(b'[');
                 let mut first = true;
@@ -112,9 +157,16 @@ impl Column {
                 }
                 out.push(b']');
             }
+            _ => {
+                let bytes = self.bytes(endian, data);
+                let end = memchr::memchr(0, bytes).unwrap_or(bytes.len());
+                push_string(out, bytes.get(..end).unwrap_or_default());
+            }
         }
     }
 }
+
+const NULL: &[u8; 4] = b"null";
 
 /// Bytes of an array's element: what the format says, or what the type's name says, or one.
 fn element_size(field: &Field) -> usize {
@@ -157,10 +209,36 @@ fn hidden(text: &[u8]) -> Option<(char, usize)> {
 
 /// Whether the text is a JSON string as it is.
 ///
-/// Nearly all texts are plain ASCII; the whole text is looked at without a branch, which compilers turn into vector code.
+/// Nearly all texts are plain ASCII; pieces of fixed size are looked at without a branch, which compilers turn into vector code.
+#[inline]
 fn is_plain(text: &[u8]) -> bool {
-    let special = |b: u8| (b < b' ') | (b == b'"') | (b == b'\\') | (b >= 0x7f);
-    !text.iter().fold(false, |any, b| any | special(*b))
+    fn all<const N: usize>(text: &[u8; N]) -> bool {
+        text.iter().fold(0, |any, &b| any | is_special(b)) == 0
+    }
+    let (pieces, rest) = text.as_chunks::<16>();
+    // The last piece may overlap the one before.
+    let end = match (text.last_chunk::<16>(), text.first_chunk::<8>(), text.last_chunk::<8>()) {
+        _ if rest.is_empty() => true,
+        (Some(last), ..) => all(last),
+        (None, Some(first), Some(last)) => all(first) && all(last),
+        _ => rest.iter().all(|b| is_special(*b) == 0),
+    };
+    end && pieces.iter().all(all)
+}
+
+/// Not 0 for a byte that stands for something else in a JSON string, or is no printable ASCII.
+#[inline(always)]
+fn is_special(b: u8) -> u8 {
+    u8::from(b < b' ') | u8::from(b == b'"') | u8::from(b == b'\\') | u8::from(b >= 0x7f)
+}
+
+/// The length of a text before its first NUL, if it is [plain](is_plain) up to there.
+#[inline(always)]
+fn plain_len(text: &[u8; 16]) -> Option<usize> {
+    let bits = |is: fn(u8) -> bool| text.iter().rev().fold(0u32, |bits, &b| bits << 1 | u32::from(is(b)));
+    let len = bits(|b| b == 0).trailing_zeros().min(16);
+    let special = bits(|b| is_special(b) != 0) & ((1 << len) - 1);
+    (special == 0).then_some(len as usize)
 }
 
 /// Appends a JSON string. Bytes that are no UTF-8 become U+FFFD.
@@ -168,9 +246,14 @@ pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
     if is_plain(text) {
         push_start::<32>(out, text, text.len());
-        out.push(b'"');
-        return;
+    } else {
+        push_escaped(out, text);
     }
+    out.push(b'"');
+}
+
+/// Appends the inside of a JSON string.
+fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
     for chunk in text.utf8_chunks() {
         let mut plain = 0;
         let valid = chunk.valid().as_bytes();
@@ -201,7 +284,6 @@ pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
             out.extend_from_slice("\u{fffd}".as_bytes());
         }
     }
-    out.push(b'"');
 }
 
 /// An event with all of its object that does not depend on the record.
@@ -209,12 +291,14 @@ pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
 struct Shape<'a> {
     event: &'a Event,
     /// `TYPE,"system":"…","event":"…","fields":{`, behind `"common_type":`
-    head: ShortText<96>,
+    head: ShortText<128>,
     columns: Vec<Column>,
+    /// Its texts are JSON strings as they are.
+    plain: bool,
 }
 
 impl<'a> Shape<'a> {
-    fn new(event: &'a Event) -> Self {
+    fn new(dec: &Decoder, event: &'a Event) -> Self {
         let mut head = Vec::new();
         push_num(&mut head, event.id);
         head.extend_from_slice(b",\"system\":");
@@ -223,27 +307,36 @@ impl<'a> Shape<'a> {
         push_string(&mut head, event.name.as_bytes());
         head.extend_from_slice(b",\"fields\":{");
         let columns = event.fields.iter().enumerate().map(|(i, f)| Column::new(f, i == 0)).collect();
-        Shape { event, head: ShortText::new(&head), columns }
+        let plain = dec.texts_between_numbers(event).is_some_and(|mut texts| texts.all(is_plain));
+        Shape { event, head: ShortText::new(&head), columns, plain }
     }
 }
 
-/// Prints batches as JSON lines; one for each thread.
-pub struct JsonPrinter<'a> {
-    streams: &'a [Stream],
-    /// By input, then by event id.
-    shapes: Vec<Vec<Option<Shape<'a>>>>,
-    /// By stream: `,"buffer":"…"` and what else is the same for all its lines.
-    origins: Vec<Vec<u8>>,
-    /// By stream and CPU: `,"cpu":…` and what follows.
-    places: Vec<Vec<ShortText<64>>>,
-    time: Time,
-    text: Vec<u8>,
-    /// Texts of common fields, by input and their values.
-    commons: Vec<Common>,
-}
+/// The events seen so far, by input and id.
+#[derive(Debug, Default)]
+struct Shapes<'a>(Vec<Vec<Option<Shape<'a>>>>);
 
-/// CPUs whose text is kept.
-const PLACES: usize = 256;
+impl<'a> Shapes<'a> {
+    #[inline(always)]
+    fn get(&mut self, stream: &'a Stream, data: &[u8]) -> Option<&Shape<'a>> {
+        let at = usize::from(stream.dec.endian().u16(*data.first_chunk()?));
+        if self.0.get(stream.input).and_then(|s| s.get(at)).is_none_or(Option::is_none) {
+            self.learn(stream, at)?;
+        }
+        self.0.get(stream.input)?.get(at)?.as_ref()
+    }
+
+    #[cold]
+    fn learn(&mut self, stream: &'a Stream, at: usize) -> Option<()> {
+        let shape = Shape::new(&stream.dec, stream.dec.event(u16::try_from(at).ok()?)?);
+        let shapes = self.0.get_mut(stream.input)?;
+        if shapes.len() <= at {
+            shapes.resize(at + 1, None);
+        }
+        *shapes.get_mut(at)? = Some(shape);
+        Some(())
+    }
+}
 
 /// The upper digits of times, which are the same for many.
 #[derive(Debug, Default)]
@@ -255,25 +348,124 @@ struct Time {
 
 impl Time {
     #[inline(always)]
-    fn push(&mut self, out: &mut Vec<u8>, ts: u64) {
+    fn write(&mut self, pen: &mut Pen<'_>, ts: u64) {
         let (millis, rest) = (ts / 1_000_000, (ts % 1_000_000) as u32);
         if millis == 0 {
-            return push_num(out, rest);
+            return pen.dec(rest.into());
         }
         if millis != self.millis {
-            self.millis = millis;
-            self.text = ShortText::new(millis.to_string().as_bytes());
+            self.change(millis);
         }
-        self.text.push(out);
-        push_digits::<6>(out, rest);
+        pen.text(&self.text);
+        pen.digits::<6>(rest);
+    }
+
+    #[cold]
+    fn change(&mut self, millis: u64) {
+        self.millis = millis;
+        self.text = ShortText::new(millis.to_string().as_bytes());
     }
 }
 
-/// Number of the texts that are kept; a power of two.
-const COMMONS: usize = 256;
+/// What a part of a line is of that is the same for many lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct HeadOf {
+    stream: u32,
+    cpu: u32,
+    pid: i32,
+    flags: u8,
+    preempt: u8,
+}
 
-/// What a text is of, and the text.
-type Common = (Option<(usize, (i32, u8, u8))>, ShortText<128>);
+impl HeadOf {
+    /// All of it as two numbers; the second one is never the largest.
+    #[inline(always)]
+    fn key(&self) -> (u64, u64) {
+        let HeadOf { stream, cpu, pid, flags, preempt } = *self;
+        let small = u64::from(flags) << 32 | u64::from(preempt) << 40;
+        (u64::from(pid as u32) | u64::from(cpu) << 32, u64::from(stream) | small)
+    }
+}
+
+/// Number of the heads that are kept; a power of two.
+const HEADS: usize = 256;
+
+/// From `,"cpu":` to `"common_type":`, of the lines printed last.
+struct Heads(Box<[((u64, u64), ShortText<192>); HEADS]>);
+
+impl Heads {
+    fn new() -> Self {
+        Heads(Box::new([const { ((u64::MAX, u64::MAX), ShortText::EMPTY) }; HEADS]))
+    }
+
+    #[inline(always)]
+    fn place((a, b): (u64, u64)) -> usize {
+        ((a ^ b.rotate_left(24)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize % HEADS
+    }
+
+    /// What is kept of this.
+    #[inline(always)]
+    #[allow(clippy::indexing_slicing, reason = "the index is cut to the length of the table")]
+    fn get(&self, of: &HeadOf) -> Option<&ShortText<192>> {
+        let slot = &self.0[Self::place(of.key())];
+        if slot.0 == of.key() { Some(&slot.1) } else { None }
+    }
+
+    /// Appends it, and keeps it when it will be the same again. `origin`: what all lines of the stream have.
+    #[cold]
+    fn push(&mut self, stream: &Stream, origin: &[u8], of: HeadOf, line: &Line<'_>, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(b",\"cpu\":");
+        push_num(out, of.cpu);
+        out.extend_from_slice(origin);
+        if let Some(extra) = line.extra {
+            match extra.lost {
+                Lost::None => {}
+                Lost::Unknown => out.extend_from_slice(b",\"lost\":true"),
+                Lost::Count(n) => {
+                    out.extend_from_slice(b",\"lost\":");
+                    push_num(out, n);
+                }
+            }
+            if let Some(nanos) = extra.wakeup {
+                out.extend_from_slice(b",\"wakeup_ns\":");
+                push_num(out, nanos);
+            }
+        }
+        let comm = stream.dec.comms().lookup(of.pid, line.seq);
+        out.extend_from_slice(b",\"comm\":");
+        push_string(out, comm.unwrap_or(UNKNOWN));
+        out.extend_from_slice(b",\"pid\":");
+        push_num(out, of.pid);
+        out.extend_from_slice(b",\"flags\":\"");
+        push_flags(out, of.flags, of.preempt);
+        out.extend_from_slice(b"\",\"common_flags\":");
+        push_num(out, of.flags);
+        out.extend_from_slice(b",\"common_preempt_count\":");
+        push_num(out, of.preempt);
+        out.extend_from_slice(b",\"common_type\":");
+        // Only a name that stays is kept: another one may be learnt later.
+        let stays = comm.is_some() && !stream.dec.comms().may_change(of.pid) && line.extra.is_none();
+        if let (true, Some(kept)) = (stays, self.0.get_mut(Self::place(of.key()))) {
+            *kept = (of.key(), ShortText::new(out.get(start..).unwrap_or_default()));
+        }
+    }
+}
+
+/// Prints batches as JSON lines; one for each thread.
+pub struct JsonPrinter<'a> {
+    streams: &'a [Stream],
+    shapes: Shapes<'a>,
+    /// By stream: `,"buffer":"…"` and what else is the same for all its lines.
+    origins: Vec<Vec<u8>>,
+    heads: Heads,
+    time: Time,
+    sheet: Sheet,
+    text: Vec<u8>,
+}
+
+/// So many bytes may wait in the middle of a line.
+const LINE: usize = 4 << 10;
 
 impl<'a> JsonPrinter<'a> {
     /// A printer for records of these streams; `files` are the names of the inputs, shown when there are several.
@@ -289,147 +481,106 @@ impl<'a> JsonPrinter<'a> {
         };
         JsonPrinter {
             streams,
-            shapes: vec![Vec::new(); files.len()],
+            shapes: Shapes(vec![Vec::new(); files.len()]),
             origins: streams.iter().map(origin).collect(),
-            places: vec![Vec::new(); streams.len()],
+            heads: Heads::new(),
             time: Time::default(),
+            sheet: Sheet::default(),
             text: Vec::new(),
-            commons: vec![(None, ShortText::EMPTY); COMMONS],
         }
     }
 
-    fn shape(&mut self, stream: &'a Stream, data: &[u8]) -> Option<&Shape<'a>> {
-        let id = stream.dec.endian().u16(*data.first_chunk::<2>()?);
-        let shapes = self.shapes.get_mut(stream.input)?;
-        let at = usize::from(id);
-        if shapes.get(at).is_none_or(Option::is_none) {
-            let shape = Shape::new(stream.dec.event(id)?);
-            if shapes.len() <= at {
-                shapes.resize(at + 1, None);
-            }
-            *shapes.get_mut(at)? = Some(shape);
-        }
-        shapes.get(at)?.as_ref()
-    }
-
-    /// Appends what the `common_*` fields say up to the number of `common_type`: the same text for many records of a task.
-    fn push_common(&mut self, out: &mut Vec<u8>, stream: &Stream, common: (i32, u8, u8), seq: u64) {
-        let (pid, flags, preempt) = common;
-        let place = (pid as usize ^ usize::from(flags) << 3 ^ usize::from(preempt) << 4) % COMMONS;
-        let key = (stream.input, common);
-        if let Some(kept) = self.commons.get(place).filter(|c| c.0 == Some(key)) {
-            kept.1.push(out);
-            return;
-        }
-        let start = out.len();
-        let comm = stream.dec.comms().lookup(pid, seq);
-        out.extend_from_slice(b",\"comm\":");
-        push_string(out, comm.unwrap_or(UNKNOWN));
-        out.extend_from_slice(b",\"pid\":");
-        push_num(out, pid);
-        out.extend_from_slice(b",\"flags\":\"");
-        push_flags(out, flags, preempt);
-        out.extend_from_slice(b"\",\"common_flags\":");
-        push_num(out, flags);
-        out.extend_from_slice(b",\"common_preempt_count\":");
-        push_num(out, preempt);
-        out.extend_from_slice(b",\"common_type\":");
-        // Only a name that stays is kept: another one may be learnt later.
-        if let (Some(_), false, Some(kept)) = (comm, stream.dec.comms().may_change(pid), self.commons.get_mut(place)) {
-            *kept = (Some(key), ShortText::new(out.get(start..).unwrap_or_default()));
-        }
-    }
-
-    /// Appends CPU, buffer and file.
+    /// Appends a line behind what was written on the sheet before `at`; where the pen stands then.
     #[inline(always)]
-    fn push_place(&mut self, out: &mut Vec<u8>, stream: usize, cpu: u32) {
-        let kept = self.places.get(stream).and_then(|p| p.get(cpu as usize)).filter(|text| !text.is_empty());
-        match kept {
-            Some(text) => text.push(out),
-            None => self.push_new_place(out, stream, cpu),
-        }
-    }
-
-    #[cold]
-    fn push_new_place(&mut self, out: &mut Vec<u8>, stream: usize, cpu: u32) {
-        let start = out.len();
-        out.extend_from_slice(b",\"cpu\":");
-        push_num(out, cpu);
-        out.extend_from_slice(self.origins.get(stream).map(Vec::as_slice).unwrap_or_default());
-        let at = cpu as usize;
-        if let Some(places) = self.places.get_mut(stream).filter(|_| at < PLACES) {
-            if places.len() <= at {
-                places.resize(at + 1, ShortText::EMPTY);
-            }
-            if let Some(place) = places.get_mut(at) {
-                *place = ShortText::new(out.get(start..).unwrap_or_default());
-            }
-        }
-    }
-
-    fn print_line(&mut self, line: &Line<'_>, out: &mut Vec<u8>) {
+    fn print_line(&mut self, line: &Line<'_>, at: usize, out: &mut Vec<u8>) -> usize {
         let streams = self.streams;
-        let Some(stream) = streams.get(line.stream as usize) else { return };
+        let Some(stream) = streams.get(line.stream as usize) else { return at };
         let Record { cpu, data, .. } = line.rec;
         let (pid, flags, preempt) = stream.common.read(data);
+        let of = HeadOf { stream: line.stream, cpu, pid, flags, preempt };
 
-        out.extend_from_slice(if stream.time == TimeFormat::Count { b"{\"clock\":" } else { b"{\"ts\":" });
-        self.time.push(out, line.ts);
-        self.push_place(out, line.stream as usize, cpu);
-        if let Some(extra) = line.extra {
-            match extra.lost {
-                Lost::None => {}
-                Lost::Unknown => out.extend_from_slice(b",\"lost\":true"),
-                Lost::Count(n) => {
-                    out.extend_from_slice(b",\"lost\":");
-                    push_num(out, n);
-                }
-            }
-            if let Some(nanos) = extra.wakeup {
-                out.extend_from_slice(b",\"wakeup_ns\":");
-                push_num(out, nanos);
+        let mut pen = Pen::new(&mut self.sheet, at);
+        if stream.time == TimeFormat::Count {
+            pen.piece(b"{\"clock\":")
+        } else {
+            pen.piece(b"{\"ts\":")
+        }
+        self.time.write(&mut pen, line.ts);
+        let mut lines = Lines { pen, out };
+        match self.heads.get(&of) {
+            Some(head) if line.extra.is_none() => lines.text(head),
+            _ => {
+                let origin = self.origins.get(line.stream as usize).map(Vec::as_slice);
+                self.heads.push(stream, origin.unwrap_or_default(), of, line, lines.flush());
             }
         }
-        self.push_common(out, stream, (pid, flags, preempt), line.seq);
 
-        match self.shape(stream, data) {
+        match self.shapes.get(stream, data) {
             Some(shape) => {
-                shape.head.push(out);
+                lines.text(&shape.head);
                 for column in &shape.columns {
-                    column.push(stream.dec.endian(), data, out);
+                    if lines.pen.at() > LINE {
+                        lines.flush();
+                    }
+                    column.write(stream.dec.endian(), data, &mut lines);
                 }
+                lines.pen.piece(b"},\"text\":\"");
                 let (dec, event) = (&*stream.dec, shape.event);
                 let (note, seq) = (line.note, line.seq);
                 let cx = PrintCx { dec, event, rec: line.rec, reach: line.reach, ts: line.ts, note, seq };
-                out.extend_from_slice(b"},\"text\":\"");
-                let start = out.len();
-                dec.print_info(&cx, out);
-                if out.len() > start && out.last() == Some(&b'\n') {
-                    out.pop();
-                }
-                if is_plain(out.get(start..).unwrap_or_default()) {
-                    out.push(b'"');
+                let mut pen = lines.pen.own();
+                let start = pen.at();
+                if dec.write_info(&cx, &mut pen) {
+                    let newline = pen.since(start).last() == Some(&b'\n');
+                    let end = pen.at() - usize::from(newline);
+                    lines.pen.go_to(end);
+                    if !shape.plain && !is_plain(lines.pen.since(start)) {
+                        self.text.clear();
+                        self.text.extend_from_slice(lines.pen.since(start));
+                        lines.pen.go_to(start);
+                        push_escaped(lines.flush(), &self.text);
+                    }
                 } else {
-                    self.text.clear();
-                    self.text.extend_from_slice(out.get(start..).unwrap_or_default());
-                    out.truncate(start - 1);
-                    push_string(out, &self.text);
+                    push_info(&cx, lines.flush(), &mut self.text);
                 }
+                lines.pen.piece(b"\"}\n");
             }
             None => {
+                let out = lines.flush();
                 push_num(out, data.first_chunk::<2>().map_or(0, |b| stream.dec.endian().u16(*b)));
-                out.extend_from_slice(b",\"system\":null,\"event\":null,\"fields\":{},\"text\":null");
+                out.extend_from_slice(b",\"system\":null,\"event\":null,\"fields\":{},\"text\":null}\n");
             }
         }
-        out.extend_from_slice(b"}\n");
+        lines.end()
+    }
+}
+
+/// Appends an event's text, which may be of any length, as the inside of a JSON string.
+#[inline(never)]
+fn push_info(cx: &PrintCx<'_>, out: &mut Vec<u8>, text: &mut Vec<u8>) {
+    let start = out.len();
+    cx.dec.print_info(cx, out);
+    if out.len() > start && out.last() == Some(&b'\n') {
+        out.pop();
+    }
+    let written = out.get(start..).unwrap_or_default();
+    if !is_plain(written) {
+        text.clear();
+        text.extend_from_slice(written);
+        out.truncate(start);
+        push_escaped(out, text);
     }
 }
 
 impl pipeline::Printer<Batch> for JsonPrinter<'_> {
+    const GROWTH: u64 = 6;
+
     fn print(&mut self, batch: &Batch, out: &mut Vec<u8>) {
+        let mut at = 0;
         for line in batch.lines() {
-            self.print_line(&line, out);
+            at = self.print_line(&line, at, out);
         }
+        out.extend_from_slice(self.sheet.written(at));
     }
 }
 
@@ -442,9 +593,10 @@ mod tests {
     }
 
     fn value(field: Field, data: &[u8]) -> serde_json::Value {
-        let mut out = b"{".to_vec();
-        Column::new(&field, true).push(Endian::Little, data, &mut out);
-        out.push(b'}');
+        let (mut out, mut sheet) = (b"{".to_vec(), Sheet::default());
+        let mut lines = Lines { pen: Pen::new(&mut sheet, 0), out: &mut out };
+        Column::new(&field, true).write(Endian::Little, data, &mut lines);
+        lines.flush().push(b'}');
         serde_json::from_slice::<serde_json::Value>(&out).unwrap()["f"].take()
     }
 
@@ -491,5 +643,45 @@ mod tests {
         out.clear();
         push_string(&mut out, "a\u{9b}b\u{202e}c\u{2066}\u{20ac}\u{e9}\u{2028}".as_bytes());
         assert_eq!(String::from_utf8_lossy(&out), "\"a\\u009bb\\u202ec\\u2066\u{20ac}\u{e9}\u{2028}\"");
+    }
+
+    #[test]
+    fn special_bytes_are_found_wherever_they_stand() {
+        for len in 0..60 {
+            let mut text = vec![b'x'; len];
+            assert!(is_plain(&text));
+            for at in 0..len {
+                for b in [0, b'\n', 0x1f, b'"', b'\\', 0x7f, 0x80, 0xff] {
+                    text[at] = b;
+                    assert!(!is_plain(&text), "{b} at {at} of {len}");
+                }
+                text[at] = if at % 2 == 0 { b' ' } else { b'~' };
+                assert!(is_plain(&text));
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_tasks() {
+        let of = |text: &[u8; 16]| value(field("char", 0, 16, 1, FieldFlags::ARRAY | FieldFlags::STRING), text);
+        assert_eq!(of(b"kworker/0:1\0\xff\"\\\0"), "kworker/0:1");
+        assert_eq!(of(&[0; 16]), "");
+        assert_eq!(of(b"sixteen letters!"), "sixteen letters!");
+        assert_eq!(of(b"a\"b\0\0\0\0\0\0\0\0\0\0\0\0\0"), "a\"b");
+        assert_eq!(of(b"\x01\xff23456789abcd\0"), "\u{1}\u{fffd}23456789abcd");
+    }
+
+    #[test]
+    fn keys_of_any_length() {
+        for len in [1, 27, 28, 29, 200] {
+            let name = "n".repeat(len);
+            let mut field = field("u32", 0, 4, 4, FieldFlags::empty());
+            field.name.clone_from(&name);
+            let (mut out, mut sheet) = (b"{\"a\":0".to_vec(), Sheet::default());
+            let mut lines = Lines { pen: Pen::new(&mut sheet, 0), out: &mut out };
+            Column::new(&field, false).write(Endian::Little, &[7, 0, 0, 0], &mut lines);
+            lines.flush().push(b'}');
+            assert_eq!(serde_json::from_slice::<serde_json::Value>(&out).unwrap()[&name], 7);
+        }
     }
 }

@@ -3,4 +3,5 @@
 pub mod color;
 pub mod guard;
 pub mod json;
+pub mod lines;
 pub mod pager;

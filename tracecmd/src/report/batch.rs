@@ -310,8 +310,10 @@ impl<'a> TextPrinter<'a> {
 impl pipeline::Printer<Batch> for TextPrinter<'_> {
     fn print(&mut self, batch: &Batch, out: &mut Vec<u8>) {
         out.extend_from_slice(&batch.head);
+        let mut at = 0;
         for line in batch.lines() {
-            self.0.print(&line, out);
+            at = self.0.write(&line, at, out);
         }
+        self.0.finish(at, out);
     }
 }

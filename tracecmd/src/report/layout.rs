@@ -5,6 +5,8 @@
 
 use trace_dat::{Endian, format::Event, short::ShortText};
 
+use crate::output::lines::Lines;
+
 /// Text that takes the place of a column when the record's event is not in the file.
 pub const UNKNOWN_EVENT: &[u8] = b"[UNKNOWN EVENT]";
 
@@ -186,6 +188,26 @@ impl TimeColumn {
         }
     }
 
+    /// As [`TimeColumn::push`], with a pen.
+    #[inline(always)]
+    pub fn write(&mut self, lines: &mut Lines<'_, '_>, ts: u64, format: TimeFormat) {
+        if format == TimeFormat::Count {
+            return push_num_right(lines.flush(), ts, 12);
+        }
+        let mut within = ts.wrapping_sub(self.start);
+        if within >= SECOND || format != self.format {
+            within = self.change(ts, format);
+        }
+        lines.text(&self.text);
+        let (within, pen) = (within as u32, &mut lines.pen);
+        if format == TimeFormat::Micros {
+            pen.digits::<6>(within / 1000);
+        } else {
+            pen.digits::<1>(within / 100_000_000);
+            pen.digits::<8>(within % 100_000_000);
+        }
+    }
+
     /// Goes to another second; gives the nanoseconds within it.
     #[cold]
     fn change(&mut self, ts: u64, format: TimeFormat) -> u64 {
@@ -353,7 +375,18 @@ mod tests {
     #[test]
     fn times() {
         let mut col = TimeColumn::default();
-        let mut t = |ts, f| text(|o| col.push(o, ts, f));
+        let mut written = TimeColumn::default();
+        let mut sheet = trace_dat::pen::Sheet::default();
+        let mut t = |ts, f| {
+            let with_pen = text(|out| {
+                let mut lines = Lines { pen: trace_dat::pen::Pen::new(&mut sheet, 0), out };
+                written.write(&mut lines, ts, f);
+                lines.flush();
+            });
+            let pushed = text(|o| col.push(o, ts, f));
+            assert_eq!(with_pen, pushed);
+            pushed
+        };
         assert_eq!(t(121_844_139_434, TimeFormat::Micros), "   121.844139");
         assert_eq!(t(121_844_139_500, TimeFormat::Micros), "   121.844140");
         assert_eq!(t(121_999_999_500, TimeFormat::Micros), "   122.000000");

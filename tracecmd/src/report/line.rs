@@ -4,6 +4,7 @@ use trace_dat::{
     Lost, Record,
     comm::UNKNOWN,
     format::Event,
+    pen::{Pen, Sheet},
     plugin::{Note, PrintCx},
     short::ShortText,
 };
@@ -12,7 +13,10 @@ use super::{
     layout::{self, TimeColumn, UNKNOWN_EVENT},
     stream::Stream,
 };
-use crate::output::color::{self, Paint};
+use crate::output::{
+    color::{self, Paint},
+    lines::Lines,
+};
 
 /// Which columns a line has, and for whom.
 #[derive(Clone, Copy, Debug, Default)]
@@ -141,15 +145,15 @@ impl Heads {
     /// Appends the head of a line.
     #[inline(always)]
     #[allow(clippy::indexing_slicing, reason = "the index is cut to the length of the table")]
-    fn push(&mut self, out: &mut Vec<u8>, stream: &Stream, columns: &Columns, line: &Line<'_>, of: HeadOf) {
+    fn write(&mut self, lines: &mut Lines<'_, '_>, stream: &Stream, columns: &Columns, line: &Line<'_>, of: HeadOf) {
         let HeadOf { pid, cpu, flags, preempt } = of;
         let key =
             u64::from(pid as u32) | u64::from(cpu & 0xffff) << 32 | u64::from(flags) << 48 | u64::from(preempt) << 56;
         let slot = &mut self.0[(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57) as usize % HEADS];
         if slot.key == key && cpu < 1 << 16 && line.extra.is_none() && !slot.text.is_empty() {
-            slot.text.push(out);
+            lines.text(&slot.text);
         } else {
-            slot.make(out, stream, columns, line, of, key);
+            slot.make(lines.flush(), stream, columns, line, of, key);
         }
     }
 }
@@ -200,56 +204,86 @@ pub struct LinePrinter<'a> {
     columns: Columns,
     caches: Vec<Cache<'a>>,
     time: TimeColumn,
+    sheet: Sheet,
 }
 
 impl<'a> LinePrinter<'a> {
     /// A printer for records of these streams.
     pub fn new(streams: &'a [Stream], columns: Columns) -> Self {
         let caches = streams.iter().map(|_| Cache::new()).collect();
-        LinePrinter { streams, columns, caches, time: TimeColumn::default() }
+        LinePrinter { streams, columns, caches, time: TimeColumn::default(), sheet: Sheet::default() }
     }
 
     /// Appends the line of a record, with the lines that stand before it.
-    #[inline(always)]
     pub fn print(&mut self, line: &Line<'_>, out: &mut Vec<u8>) {
-        let at = line.stream as usize;
-        let (Some(stream), Some(cache)) = (self.streams.get(at), self.caches.get_mut(at)) else { return };
+        let end = self.write(line, 0, out);
+        self.finish(end, out);
+    }
+
+    /// Appends what was written before `end`, where the pen stands.
+    pub fn finish(&self, end: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.sheet.written(end));
+    }
+
+    /// As [`LinePrinter::print`], behind what was written before `at`; where the pen stands then.
+    #[inline(always)]
+    pub fn write(&mut self, line: &Line<'_>, at: usize, out: &mut Vec<u8>) -> usize {
+        let number = line.stream as usize;
+        let (Some(stream), Some(cache)) = (self.streams.get(number), self.caches.get_mut(number)) else { return at };
         let columns = &self.columns;
         let rec = &line.rec;
+        let mut lines = Lines { pen: Pen::new(&mut self.sheet, at), out };
 
         let (pid, flags, preempt) = stream.common.read(rec.data);
         let Cache { heads, events } = cache;
         // Looked up before the columns, because an event that is not in the file changes all of them.
         if let Some(Named { event, column }) = events.get(stream, rec.data, columns.paint) {
-            heads.push(out, stream, columns, line, HeadOf { pid, cpu: rec.cpu, flags, preempt });
-            self.time.push(out, line.ts, stream.time);
-            out.push(b':');
+            heads.write(&mut lines, stream, columns, line, HeadOf { pid, cpu: rec.cpu, flags, preempt });
+            self.time.write(&mut lines, line.ts, stream.time);
+            lines.pen.byte(b':');
             if columns.ts_diff {
-                layout::push_ts_diff(out, line.diff);
+                layout::push_ts_diff(lines.flush(), line.diff);
             }
-            column.push(out);
-            let info = out.len();
+            lines.text(column);
             let (note, seq) = (line.note, line.seq);
             let cx = PrintCx { dec: &stream.dec, event, rec: *rec, reach: line.reach, ts: line.ts, note, seq };
-            stream.dec.print_info(&cx, out);
-            // A text of several lines, as that of a stack, has its own newline at the end.
-            if out.len() > info && out.last() == Some(&b'\n') {
-                out.pop();
-            }
-            if columns.guard {
-                color::disarm(out, info);
+            let mut pen = lines.pen.own();
+            let start = pen.at();
+            if !columns.guard && stream.dec.write_info(&cx, &mut pen) {
+                // A text of several lines, as that of a stack, has its own newline at the end.
+                let newline = pen.since(start).last() == Some(&b'\n');
+                let end = pen.at() - usize::from(newline);
+                lines.pen.go_to(end);
+            } else {
+                push_info(&cx, columns.guard, lines.flush());
             }
         } else {
+            let out = lines.flush();
             push_before(out, stream, columns, line);
             push_unknown(out, columns, flags, line.diff);
         }
         if let Some(extra) = line.extra {
+            let out = lines.flush();
             if let Some(nanos) = extra.wakeup {
                 push_wakeup(out, nanos);
             }
             out.extend_from_slice(extra.suffix.as_bytes());
         }
-        out.push(b'\n');
+        lines.pen.byte(b'\n');
+        lines.end()
+    }
+}
+
+/// Appends an event's text, which may be of any length.
+#[inline(never)]
+fn push_info(cx: &PrintCx<'_>, guard: bool, out: &mut Vec<u8>) {
+    let info = out.len();
+    cx.dec.print_info(cx, out);
+    if out.len() > info && out.last() == Some(&b'\n') {
+        out.pop();
+    }
+    if guard {
+        color::disarm(out, info);
     }
 }
 

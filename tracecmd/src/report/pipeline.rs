@@ -24,6 +24,9 @@ pub trait Batch: Default + Send {
 
 /// Turns batches into text; each thread has one of its own, which can keep caches.
 pub trait Printer<B> {
+    /// About so many bytes of text are made of each byte of records.
+    const GROWTH: u64 = 3;
+
     /// Appends the text of the batch.
     fn print(&mut self, batch: &B, out: &mut Vec<u8>);
 }

@@ -2,10 +2,12 @@
 
 use trace_dat::ring::merge::{Input, Merge};
 
-/// Unpacked bytes of a slice, of all CPUs together …
+/// Unpacked bytes of a slice at most, of all CPUs together …
 const SLICE: u64 = 3 << 20;
-/// … and of the slices of all threads but one.
+/// … and of the slices of all threads but one …
 const SLICES: u64 = 8 << 20;
+/// … and bytes of the text made of a slice, of which about half waits for its turn: better in the cache than behind it.
+const TEXT: u64 = 9 << 20;
 /// Fewer slices than this are not worth it.
 const LEAST: u64 = 3;
 /// Pieces (see [`trace_dat::ring::stream::CpuStream::pieces`]) of a CPU that a slice must have at least: one at its edge is
@@ -48,8 +50,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan for these merges and so many threads; `None` when slices would be too few or too short.
-    pub fn new(merges: Vec<Merge>, threads: usize) -> Option<Plan> {
+    /// A plan for these merges and so many threads; `None` when slices would be too few or too short. `growth`: bytes of text for
+    /// each byte of records.
+    pub fn new(merges: Vec<Merge>, threads: usize, growth: u64) -> Option<Plan> {
         let slice = SLICE.min(SLICES / (threads as u64).saturating_sub(1).max(1));
         let mut lines = Vec::new();
         let mut total = 0u64;
@@ -70,7 +73,8 @@ impl Plan {
             lines.iter().map(|l| input(&merges, l.at).map_or(1, |i| i.stream.piece_len().max(1))).collect();
         let count = lines.iter().zip(&lens).filter(|(l, len)| busy(l, **len)).count().max(1) as u64;
         for (line, len) in lines.iter_mut().zip(&lens) {
-            line.step = (slice / count / len).max(1);
+            let most = (slice / count / len).max(1);
+            line.step = (TEXT / growth.max(1) / count / len).max(LEAST_PIECES).min(most);
             if line.step < LEAST_PIECES && busy(line, *len) {
                 return None;
             }

@@ -331,7 +331,7 @@ pub fn run<'i, W: Write + Send, P: Printer<Batch>>(
         return Ok(None);
     }
     let merges = || inputs.merges_of_many(threads);
-    let Some(plan) = Plan::new(merges(), threads) else { return Ok(None) };
+    let Some(plan) = Plan::new(merges(), threads, P::GROWTH) else { return Ok(None) };
     let mut first = Some(merges());
     if damaged(inputs) {
         // What is told while the data are looked at would be told again by each thread.
