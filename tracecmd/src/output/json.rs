@@ -668,7 +668,7 @@ mod tests {
         assert_eq!(of(&[0; 16]), "");
         assert_eq!(of(b"sixteen letters!"), "sixteen letters!");
         assert_eq!(of(b"a\"b\0\0\0\0\0\0\0\0\0\0\0\0\0"), "a\"b");
-        assert_eq!(of(b"\x01\xff23456789abcd\0"), "\u{1}\u{fffd}23456789abcd");
+        assert_eq!(of(b"\x01\xff23456789abcdef"), "\u{1}\u{fffd}23456789abcdef");
     }
 
     #[test]
