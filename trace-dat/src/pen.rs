@@ -66,9 +66,9 @@ fn eight(n: u32) -> u64 {
     // Four digits in each half, then two in each quarter, then one in each byte; divisions are multiplications that cannot
     // reach the neighbour.
     let n = u64::from(n / 10_000) | u64::from(n % 10_000) << 32;
-    let hundreds = (n * 10_486 >> 20) & 0x7f_0000_007f;
+    let hundreds = ((n * 10_486) >> 20) & 0x7f_0000_007f;
     let n = hundreds | (n - 100 * hundreds) << 16;
-    let tens = (n * 103 >> 10) & 0x000f_000f_000f_000f;
+    let tens = ((n * 103) >> 10) & 0x000f_000f_000f_000f;
     tens | (n - 10 * tens) << 8
 }
 
@@ -115,7 +115,7 @@ impl<'a> Pen<'a> {
     pub fn part<const N: usize>(&mut self, chunk: &[u8; N], len: usize) {
         // Long ones are copied by steps, as far as they are wanted: a copy of so many bytes would be a call.
         const STEP: usize = 64;
-        const { assert!(N <= STEP || (N <= PIECE && N % STEP == 0)) };
+        const { assert!(N <= STEP || (N <= PIECE && N.is_multiple_of(STEP))) };
         let at = self.at % ROOM;
         if N <= STEP {
             if let Some(to) = self.sheet[at..].first_chunk_mut::<N>() {
