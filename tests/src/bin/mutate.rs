@@ -265,31 +265,33 @@ fn sweep(matches: &ArgMatches) -> Result<ExitCode> {
     let files = sources(matches, dir.path())?;
     ensure!(!files.is_empty(), "no files");
     eprintln!("{} undamaged files", files.len());
-    let mut whole = Vec::new();
     let rows: Mutex<BTreeMap<usize, Row>> = Mutex::default();
     let placeless: Mutex<BTreeMap<String, usize>> = Mutex::default();
-    for (name, bytes) in files.iter() {
+    let whole: Mutex<BTreeMap<usize, Vec<Outcome>>> = Mutex::default();
+    in_parallel(jobs, files.len(), |n| {
+        let (name, bytes) = &files[n];
         let outcomes = run_all(&program, commands, bytes)?;
         if let Some(n) = outcomes.iter().position(|o| o.fault.is_some() || (!o.good && !reference)) {
             eprintln!("{name}, undamaged: {}: {:?} {}", commands[n], outcomes[n].fault, outcomes[n].err);
         }
-        whole.push(outcomes);
-    }
+        lock(&whole).insert(n, outcomes);
+        Ok(())
+    })?;
+    let whole = whole.into_inner().unwrap_or_else(PoisonError::into_inner);
     // Kinds of damage go by the seed: every file meets each of them in turn. A large file takes long, and its turn comes less often.
     let turns = (0u64..).flat_map(|round| (0..files.len()).map(move |n| (round, n)));
     let in_turn = turns.filter(|(round, n)| round % (1 + files[*n].1.len() as u64 / LARGE) == 0);
-    let jobs_to_do: Vec<(usize, u64)> =
+    let damaged_files: Vec<(usize, u64)> =
         in_turn.take(count).map(|(round, n)| (n, first + round * 13 + n as u64)).collect();
-    let next = AtomicUsize::new(0);
-    let one = |job: usize| -> Result<()> {
-        let (n, seed) = jobs_to_do[job];
+    in_parallel(jobs, damaged_files.len(), |job| {
+        let (n, seed) = damaged_files[job];
         if job.is_multiple_of(500) {
             eprintln!("{job} of {count}");
         }
         let (name, bytes) = &files[n];
         let (damaged, what) = damage(bytes, seed);
         let outcomes = run_all(&program, commands, &damaged)?;
-        let found = judge(commands, &whole[n], &outcomes, &mut lock(&rows));
+        let found = judge(commands, &whole[&n], &outcomes, &mut lock(&rows));
         for (_, o) in commands.iter().zip(&outcomes).filter(|(_, o)| !o.good) {
             let place = |t: &String| t.contains('#') || t.contains("CPU");
             if !o.told.is_empty() && !o.told.iter().any(place) {
@@ -304,23 +306,7 @@ fn sweep(matches: &ArgMatches) -> Result<ExitCode> {
             std::fs::write(keep.join(format!("{name}-{seed}.dat")), damaged)?;
         }
         Ok(())
-    };
-    let results: Vec<Result<()>> = std::thread::scope(|s| {
-        let threads: Vec<_> = (0..jobs.max(1))
-            .map(|_| {
-                s.spawn(|| {
-                    loop {
-                        match next.fetch_add(1, Ordering::Relaxed) {
-                            n if n < count => one(n)?,
-                            _ => return Ok(()),
-                        }
-                    }
-                })
-            })
-            .collect();
-        threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked")))).collect()
-    });
-    results.into_iter().collect::<Result<Vec<()>>>()?;
+    })?;
     println!(
         "| command | runs | panics, signals | over 10 s | over 512 MiB | failed, no message | silent, no output | silent, fewer lines |"
     );
@@ -335,6 +321,24 @@ fn sweep(matches: &ArgMatches) -> Result<ExitCode> {
         println!("{n} failures name no place: {text}");
     }
     Ok(ExitCode::from(u8::from(faults > 0)))
+}
+
+/// Does the jobs 0 to `count` on so many threads; the first error ends it.
+fn in_parallel(threads: u64, count: usize, job: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        loop {
+            match next.fetch_add(1, Ordering::Relaxed) {
+                n if n < count => job(n).inspect_err(|_| next.store(count, Ordering::Relaxed))?,
+                _ => return Ok(()),
+            }
+        }
+    };
+    std::thread::scope(|s| {
+        let threads: Vec<_> = (0..threads.max(1)).map(|_| s.spawn(work)).collect();
+        let dead = |_| Err(anyhow::anyhow!("a thread panicked"));
+        threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(dead))
+    })
 }
 
 fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
