@@ -7,8 +7,11 @@ for carrier in tcp udp; do
     for version in V3 V1; do
       # The reference has no way to ask for V1 where V3 is spoken.
       [ $clients = ref:ref ] && [ $version = V1 ] && continue
+      before=$faults
       pair "$client" "$listener" $version $carrier events -e sched -e raw_syscalls
       pair "$client" "$listener" $version $carrier graph -p function_graph --max-graph-depth 2
+      # Only to compare with: its listener gives a client up that needs more than five seconds to set a tracer.
+      [ $clients != ref:ref ] || faults=$before
     done
   done
 done
