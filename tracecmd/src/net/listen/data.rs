@@ -22,6 +22,8 @@ use crate::net::conn::{Conn, plain_ip};
 
 /// Bytes of the longest sub-buffer header: time and a commit word of 8 bytes.
 const HEAD: usize = 16;
+/// Most bytes of a stream that are read at once.
+const MOST_AT_ONCE: usize = 256 << 10;
 /// Bits of the commit word that count bytes; flags are above.
 const COMMIT_MASK: u32 = 0x07ff_ffff;
 
@@ -202,6 +204,9 @@ impl CpuData {
     pub fn receive(&mut self, layout: Option<Layout>, buf: &mut [u8]) -> io::Result<Got> {
         match &mut self.port {
             Port::Stream(conn) => {
+                // Not more than stays in a core's cache until it is written.
+                let part = buf.len().min(MOST_AT_ONCE);
+                let buf = buf.get_mut(..part).unwrap_or_default();
                 let got = match conn.read(buf) {
                     Ok(0) => return Ok(Got::End),
                     Ok(n) => n,

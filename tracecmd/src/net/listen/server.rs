@@ -24,7 +24,7 @@ use socket2::Socket;
 
 use super::{
     client::{Client, DataFiles, Stage},
-    data::{Counts, Got, Peer, Port},
+    data::{Counts, CpuData, Got, Layout, Peer, Port},
     finish::{Finished, Job},
     socket,
 };
@@ -96,6 +96,30 @@ const MOST_WAITING: usize = 64;
 /// Most bytes that a client says at the end: command lines (the kernel keeps up to 32768) and counts.
 const MOST_LAST_WORDS: usize = 4 << 20;
 
+/// What a turn of a CPU's connection gave.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    some: bool,
+    end: bool,
+}
+
+/// Receives what has come of a CPU.
+fn turn(d: &mut CpuData, layout: Option<Layout>, buf: &mut [u8]) -> io::Result<Turn> {
+    let mut turn = Turn::default();
+    let mut left = TURN;
+    while left > 0 && !turn.end {
+        match d.receive(layout, buf)? {
+            Got::Bytes(n) => {
+                left = left.saturating_sub(n.max(1));
+                turn.some = true;
+            }
+            Got::Nothing => break,
+            Got::End => turn.end = true,
+        }
+    }
+    Ok(turn)
+}
+
 /// The listener.
 #[derive(Debug)]
 pub struct Server {
@@ -121,6 +145,10 @@ pub struct Server {
     /// Files that are complete.
     files: u64,
     buf: Vec<u8>,
+    /// The same for a second thread.
+    buf_of_others: Vec<u8>,
+    /// There is a CPU for a second thread.
+    parallel: bool,
     ending: bool,
     progress: Option<indicatif::ProgressBar>,
 }
@@ -177,6 +205,8 @@ impl Server {
             lost: 0,
             files: 0,
             buf: vec![0; BUF],
+            buf_of_others: vec![0; BUF],
+            parallel: std::thread::available_parallelism().is_ok_and(|n| n.get() > 1),
             ending: false,
             progress,
         })
@@ -208,6 +238,7 @@ impl Server {
                 Err(nix::errno::Errno::EINTR) => 0,
                 Err(e) => return Err(e.into()),
             };
+            let mut data = Vec::new();
             for e in events.iter().take(n) {
                 let t = e.data();
                 let (id, cpu) = ((t >> 28) as u32, (t & 0xfff_ffff) as u32);
@@ -229,9 +260,10 @@ impl Server {
                         self.news();
                     }
                     KIND_CONTROL => self.control(id, e.events()),
-                    _ => self.data(id, cpu),
+                    _ => data.push((id, cpu)),
                 }
             }
+            self.data(data);
             self.tick();
             self.show();
             if self.ending && self.clients.is_empty() && self.finishing == 0 {
@@ -406,7 +438,12 @@ impl Server {
                 continue;
             }
             // What is wrong with such a connection costs that connection only.
-            let _ = self.data_of(id, c, cpu as u32);
+            let _ = self.connect(id, c, cpu as u32);
+            let layout = c.layout;
+            let received = c.cpus.get_mut(cpu).map(|d| turn(d, layout, &mut self.buf));
+            if let Some(Ok(Turn { end: true, .. })) = received {
+                let _ = self.end_of_data(c, cpu as u32);
+            }
             if waits(c, cpu)
                 && let Some(d) = c.cpus.get_mut(cpu)
             {
@@ -509,7 +546,7 @@ impl Server {
                     if c.metadata_bytes > self.config.limits.max_metadata {
                         return Err(format!("more than {} bytes of metadata", self.config.limits.max_metadata));
                     }
-                    self.check_size(c)?;
+                    self.check_size(c, 0)?;
                     if c.protocol.version() == 1 && c.layout.is_some() {
                         // The end of V1's metadata is the end of the recording, which may be long and silent.
                         c.stage = Stage::Recording;
@@ -563,76 +600,117 @@ impl Server {
         self.drain(c);
     }
 
-    /// Data of a CPU, or its connection, have come.
-    fn data(&mut self, id: u32, cpu: u32) {
-        let Some(mut c) = self.clients.remove(&id) else { return };
-        if let Err(e) = self.data_of(id, &mut c, cpu) {
-            let why = format!("CPU {cpu}: {e}");
-            if let Some(d) = c.cpus.get_mut(cpu as usize) {
-                if let Some(fd) = d.fd() {
-                    let _ = self.epoll.delete(fd);
+    /// Data of these CPUs of clients, or their connections, have come. Two threads receive when there is work for both.
+    fn data(&mut self, mut ready: Vec<(u32, u32)>) {
+        ready.sort_unstable();
+        let mut clients: Vec<(u32, Client)> = Vec::new();
+        for (id, cpu) in &ready {
+            if clients.last().is_none_or(|(last, _)| last != id) {
+                let Some(c) = self.clients.remove(id) else { continue };
+                clients.push((*id, c));
+            }
+            if let Some((_, c)) = clients.last_mut()
+                && let Err(e) = self.connect(*id, c, *cpu)
+            {
+                self.broken(c, *cpu, &e);
+            }
+        }
+        let mut work = Vec::new();
+        for (id, c) in &mut clients {
+            let layout = c.layout;
+            for (cpu, d) in (0..).zip(&mut c.cpus).filter(|(cpu, _)| ready.binary_search(&(*id, *cpu)).is_ok()) {
+                work.push((*id, cpu, layout, d));
+            }
+        }
+        let half = work.len() / 2;
+        let others = if half > 0 && self.parallel { work.split_off(half) } else { Vec::new() };
+        let (buf, buf_of_others) = (&mut self.buf, &mut self.buf_of_others);
+        let received = |work: Vec<(u32, u32, Option<Layout>, &mut CpuData)>, buf: &mut [u8]| -> Vec<_> {
+            work.into_iter().map(|(id, cpu, layout, d)| (id, cpu, turn(d, layout, buf))).collect()
+        };
+        let done: Vec<(u32, u32, io::Result<Turn>)> = if others.is_empty() {
+            received(work, buf)
+        } else {
+            std::thread::scope(|s| {
+                let second = s.spawn(|| received(others, buf_of_others));
+                let mut done = received(work, buf);
+                done.extend(second.join().unwrap_or_default());
+                done
+            })
+        };
+        let mut outside: u64 = clients.iter().map(|(_, c)| c.bytes()).sum();
+        for (id, mut c) in clients {
+            outside -= c.bytes();
+            for (_, cpu, turn) in done.iter().filter(|(of, ..)| *of == id) {
+                match turn {
+                    Ok(turn) => {
+                        if turn.some {
+                            c.last_data = Instant::now();
+                        }
+                        if turn.end
+                            && let Err(e) = self.end_of_data(&mut c, *cpu)
+                        {
+                            self.broken(&mut c, *cpu, &e);
+                        }
+                    }
+                    Err(e) => self.broken(&mut c, *cpu, e),
                 }
-                let _ = d.finish(c.layout);
             }
-            // The other CPUs go on, unless it was the disk.
-            if e.kind() == io::ErrorKind::ConnectionReset || e.kind() == io::ErrorKind::InvalidData {
-                self.log(format!("{}: {why}", c.name));
-                c.trouble.get_or_insert(why);
-            } else {
-                self.in_trouble(&mut c, why);
+            if let Err(e) = self.check_size(&c, outside) {
+                self.in_trouble(&mut c, e);
+                self.stop_data(&mut c);
             }
+            self.keep(id, c);
         }
-        if let Err(e) = self.check_size(&c) {
-            self.in_trouble(&mut c, e);
-            self.stop_data(&mut c);
-        }
-        self.keep(id, c);
     }
 
-    fn data_of(&mut self, id: u32, c: &mut Client, cpu: u32) -> io::Result<()> {
+    /// The data of a CPU cannot be received, or not be kept.
+    fn broken(&mut self, c: &mut Client, cpu: u32, e: &io::Error) {
+        let why = format!("CPU {cpu}: {e}");
+        let _ = self.end_of_data(c, cpu);
+        // The other CPUs go on, unless it was the disk.
+        if e.kind() == io::ErrorKind::ConnectionReset || e.kind() == io::ErrorKind::InvalidData {
+            self.log(format!("{}: {why}", c.name));
+            c.trouble.get_or_insert(why);
+        } else {
+            self.in_trouble(c, why);
+        }
+    }
+
+    fn end_of_data(&mut self, c: &mut Client, cpu: u32) -> io::Result<()> {
         let Some(d) = c.cpus.get_mut(cpu as usize) else { return Ok(()) };
-        if let Port::Waiting(l) = &d.port {
-            let (socket, from) = match socket::accept(l) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                other => other?,
-            };
-            if !from.same_host(&c.peer) {
-                d.counts.foreign += 1;
-                self.log(format!("{}: refused data of {} for CPU {cpu}", c.name, from.number()));
-                return Ok(());
-            }
-            prepare(&socket);
-            let conn = match &self.config.tls {
-                None => Conn::plain(socket),
-                Some(tls) => Conn::tls(
-                    socket,
-                    rustls::ServerConnection::new(Arc::clone(&tls.0)).map_err(io::Error::other)?.into(),
-                ),
-            };
-            let _ = self.epoll.delete(l);
-            d.port = Port::Stream(Box::new(conn));
-            if let Some(fd) = d.fd() {
-                self.watch_data(fd, id, cpu)?;
-            }
+        if let Some(fd) = d.fd() {
+            let _ = self.epoll.delete(fd);
         }
-        let mut left = TURN;
-        while left > 0 {
-            match d.receive(c.layout, &mut self.buf)? {
-                Got::Bytes(n) => {
-                    left = left.saturating_sub(n.max(1));
-                    c.last_data = Instant::now();
-                }
-                Got::Nothing => break,
-                Got::End => {
-                    if let Some(fd) = d.fd() {
-                        let _ = self.epoll.delete(fd);
-                    }
-                    d.finish(c.layout)?;
-                    break;
-                }
-            }
+        d.finish(c.layout)
+    }
+
+    /// Takes the connection for the data of a CPU, if it is the one that is waited for.
+    fn connect(&mut self, id: u32, c: &mut Client, cpu: u32) -> io::Result<()> {
+        let Some(d) = c.cpus.get_mut(cpu as usize) else { return Ok(()) };
+        let Port::Waiting(l) = &d.port else { return Ok(()) };
+        let (socket, from) = match socket::accept(l) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            other => other?,
+        };
+        if !from.same_host(&c.peer) {
+            d.counts.foreign += 1;
+            self.log(format!("{}: refused data of {} for CPU {cpu}", c.name, from.number()));
+            return Ok(());
         }
-        Ok(())
+        prepare(&socket);
+        let conn = match &self.config.tls {
+            None => Conn::plain(socket),
+            Some(tls) => {
+                Conn::tls(socket, rustls::ServerConnection::new(Arc::clone(&tls.0)).map_err(io::Error::other)?.into())
+            }
+        };
+        let _ = self.epoll.delete(l);
+        d.port = Port::Stream(Box::new(conn));
+        match d.fd() {
+            Some(fd) => Ok(self.watch_data(fd, id, cpu)?),
+            None => Ok(()),
+        }
     }
 
     fn stop_data(&mut self, c: &mut Client) {
@@ -646,13 +724,14 @@ impl Server {
         }
     }
 
-    fn check_size(&self, c: &Client) -> Result<(), String> {
+    /// Whether a client is within the limits; `outside` are bytes of clients that have been taken out too.
+    fn check_size(&self, c: &Client, outside: u64) -> Result<(), String> {
         let limits = &self.config.limits;
         let mine = c.bytes();
         if mine > limits.max_size {
             return Err(format!("its {} bytes are reached", limits.max_size));
         }
-        if mine + self.done_bytes + self.clients.values().map(Client::bytes).sum::<u64>() > limits.max_total {
+        if mine + outside + self.done_bytes + self.clients.values().map(Client::bytes).sum::<u64>() > limits.max_total {
             return Err(format!("the {} bytes of all recordings are reached", limits.max_total));
         }
         Ok(())
