@@ -239,6 +239,13 @@ impl<'a> Pen<'a> {
         self.dec(n.unsigned_abs());
     }
 
+    /// Appends `0x` and a number in base 16.
+    #[inline(always)]
+    pub fn hex0x(&mut self, n: u64) {
+        self.piece(b"0x");
+        self.hex(n, 1);
+    }
+
     /// Appends a number in base 16 with zeros in front, `width` digits at least (16 at most).
     #[inline(always)]
     pub fn hex(&mut self, n: u64, width: usize) {

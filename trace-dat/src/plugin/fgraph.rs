@@ -67,8 +67,7 @@ impl Exit {
         if is_decimal(options, value) {
             pen.signed_dec(value as i64);
         } else {
-            pen.piece(b"0x");
-            pen.hex(value, 1);
+            pen.hex0x(value);
         }
         pen.byte(b')');
     }

@@ -869,8 +869,7 @@ pub(crate) fn write(ops: &[Op], cx: &Cx<'_>, pen: &mut Pen<'_>) -> bool {
                 if v == 0 {
                     own.piece(b"(nil)");
                 } else {
-                    own.piece(b"0x");
-                    own.hex(v, 1);
+                    own.hex0x(v);
                 }
                 continue;
             }
@@ -879,8 +878,7 @@ pub(crate) fn write(ops: &[Op], cx: &Cx<'_>, pen: &mut Pen<'_>) -> bool {
                 match cx.dec.symbols().name_at(v) {
                     Some(name) => name.bytes(),
                     None => {
-                        own.piece(b"0x");
-                        own.hex(v, 1);
+                        own.hex0x(v);
                         continue;
                     }
                 }
@@ -890,8 +888,7 @@ pub(crate) fn write(ops: &[Op], cx: &Cx<'_>, pen: &mut Pen<'_>) -> bool {
                 match name_of(v, pairs) {
                     Some(name) => name,
                     None => {
-                        own.piece(b"0x");
-                        own.hex(v, 1);
+                        own.hex0x(v);
                         continue;
                     }
                 }

@@ -580,7 +580,7 @@ impl pipeline::Printer<Batch> for JsonPrinter<'_> {
         for line in batch.lines() {
             at = self.print_line(&line, at, out);
         }
-        out.extend_from_slice(self.sheet.written(at));
+        self.sheet.flush(at, out);
     }
 }
 

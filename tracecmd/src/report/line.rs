@@ -222,7 +222,7 @@ impl<'a> LinePrinter<'a> {
 
     /// Appends what was written before `end`, where the pen stands.
     pub fn finish(&self, end: usize, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.sheet.written(end));
+        self.sheet.flush(end, out);
     }
 
     /// As [`LinePrinter::print`], behind what was written before `at`; where the pen stands then.
