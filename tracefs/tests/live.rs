@@ -289,12 +289,14 @@ fn actions_of_histograms() {
 fn triggers() {
     let Some((_own, i)) = own("tracefs-trigger") else { return };
     let (s, e) = ("sched", "sched_waking");
-    for text in ["traceoff:5 if pid == 999999", "stacktrace:3", "enable_event:sched:sched_switch:1"] {
+    // With a filter that nothing passes: counts go down with each hit, and tasks wake at any time.
+    let stack = "stacktrace:3 if pid == 999999";
+    for text in ["traceoff:5 if pid == 999999", stack, "enable_event:sched:sched_switch:1 if pid == 999999"] {
         i.add_trigger(s, e, text).unwrap();
         let shown = i.triggers(s, e).unwrap();
         assert!(shown.contains(&text.parse::<Trigger>().unwrap()), "{shown:?}");
     }
-    i.remove_trigger(s, e, "stacktrace:3").unwrap();
+    i.remove_trigger(s, e, stack).unwrap();
     assert_eq!(i.triggers(s, e).unwrap().len(), 2);
     match i.add_trigger(s, e, "traceoff if nofield == 1") {
         // Linux 6.1 keeps no log of filters of triggers.
