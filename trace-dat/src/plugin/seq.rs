@@ -89,6 +89,33 @@ struct Machine {
     early: Option<Num>,
 }
 
+/// What makes a `funcgraph_exit` that directly follows an entry of one event the exit of that function, where all sizes are the usual ones.
+#[derive(Clone, Copy, Debug)]
+pub struct LeafRule {
+    exit: [u8; 2],
+    /// Offsets of func and common_pid in entry and exit.
+    func: (usize, usize),
+    pid: (usize, usize),
+}
+
+impl LeafRule {
+    /// Whether `next`, the record behind the entry `rec`, is its exit.
+    #[inline(always)]
+    pub fn is_exit(&self, rec: &Record<'_>, next: &Record<'_>) -> bool {
+        next.cpu == rec.cpu
+            && next.data.first_chunk() == Some(&self.exit)
+            && same::<8>(self.func, rec.data, next.data)
+            && same::<4>(self.pid, rec.data, next.data)
+    }
+}
+
+/// Whether both have the same bytes there.
+#[inline(always)]
+fn same<const N: usize>((a, b): (usize, usize), first: &[u8], second: &[u8]) -> bool {
+    let at = |data: &[u8], at: usize| data.get(at..)?.first_chunk::<N>().copied();
+    at(first, a).is_some_and(|bytes| at(second, b) == Some(bytes))
+}
+
 /// The state of the pass: one for a whole report, all its inputs included.
 #[derive(Debug, Default)]
 pub struct Sequencer {
@@ -163,6 +190,22 @@ impl Sequencer {
             Some(Kind::Entry) => Looks::Next,
             Some(Kind::Function | Kind::Switch | Kind::Wakeup) => Looks::All,
         }
+    }
+
+    /// All that [`Sequencer::visit`] would do for an entry of this one's event, unless it [is early](Sequencer::is_early).
+    pub fn leaf_rule(&mut self, dec: &Decoder, data: &[u8]) -> Option<LeafRule> {
+        self.choose_machine(dec);
+        let machine = self.machines.get(self.last)?;
+        let endian = dec.endian();
+        let id = endian.u16(*data.first_chunk()?);
+        let (exit, theirs) = machine.exit?;
+        let (_, ours) = machine.entries.iter().find(|e| e.0 == id)?;
+        let sizes = (ours.a.size, theirs.a.size, ours.b.size, theirs.b.size);
+        (sizes == (8, 8, 4, 4)).then(|| LeafRule {
+            exit: endian.from_u16(exit),
+            func: (ours.a.offset, theirs.a.offset),
+            pid: (ours.b.offset, theirs.b.offset),
+        })
     }
 
     /// Makes the machine of this decoder the last one used.

@@ -10,6 +10,7 @@ use trace_dat::{
 use super::{
     line::{Columns, Extra, Line, LinePrinter},
     pipeline,
+    slices::SlicePrinter,
     stream::Stream,
 };
 use crate::sys::fetch_for_write;
@@ -304,6 +305,19 @@ impl<'a> TextPrinter<'a> {
     /// A printer for records of these streams.
     pub fn new(streams: &'a [Stream], columns: Columns) -> Self {
         TextPrinter(LinePrinter::new(streams, columns))
+    }
+}
+
+impl SlicePrinter for TextPrinter<'_> {
+    const LINES: bool = true;
+
+    #[inline(always)]
+    fn line(&mut self, line: &Line<'_>, at: usize, out: &mut Vec<u8>) -> usize {
+        self.0.write(line, at, out)
+    }
+
+    fn finish(&mut self, end: usize, out: &mut Vec<u8>) {
+        self.0.finish(end, out);
     }
 }
 

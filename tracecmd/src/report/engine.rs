@@ -5,10 +5,10 @@ use std::io::Write;
 use rustc_hash::FxHashMap;
 
 use trace_dat::{
-    Lost,
+    Lost, Record,
     plugin::{
-        Behind,
-        seq::{Looks, Sequencer, Visit},
+        Behind, Note,
+        seq::{LeafRule, Looks, Sequencer, Visit},
     },
     ring::merge::Merge as RingMerge,
 };
@@ -16,7 +16,7 @@ use trace_dat::{
 use super::{
     batch::Batch,
     debug,
-    line::Extra,
+    line::{Extra, Line},
     merge::Merge,
     pipeline::{self, Printer, Sink},
     select::Select,
@@ -25,6 +25,13 @@ use super::{
 
 /// Takes the batches of a pass.
 pub trait Batches {
+    /// Whether [`Batches::line`] can be used.
+    const LINES: bool = false;
+    /// Prints a line at once, behind the batch. True when enough was printed for [`Batches::send`].
+    #[inline(always)]
+    fn line(&mut self, _line: &Line<'_>) -> bool {
+        false
+    }
     /// The batch to fill.
     fn batch(&mut self) -> &mut Batch;
     /// Hands the batch on; [`Batches::batch`] is an empty one then. False to end the pass.
@@ -94,6 +101,9 @@ pub enum End {
     /// Before a record whose line depends on records far before it.
     NeedsOrder,
 }
+
+/// Entries of a leaf function of so many bytes at most are printed without a batch.
+const COPIED: usize = 64;
 
 /// One pass over the records.
 pub struct Pass<'a> {
@@ -185,16 +195,115 @@ impl<'a> Pass<'a> {
     pub fn run(&mut self, to: &mut impl Batches) -> bool {
         // Nothing is known of what an earlier run has seen.
         self.sequencer = Sequencer::new();
-        self.go::<false>(to, u64::MAX) != End::Closed
+        self.go::<false, _>(to, u64::MAX) != End::Closed
     }
 
     /// Runs through the records before the corrected time `stop`, of a pass that [can be cut](Pass::can_be_cut).
     pub fn run_part(&mut self, to: &mut impl Batches, stop: u64) -> End {
-        self.go::<true>(to, stop)
+        self.go::<true, _>(to, stop)
+    }
+
+    /// The number of the stream that has all records, when none of them can be hidden.
+    fn only_merge(&self) -> Option<u32> {
+        let mut all = (0..).zip(&self.merges).filter(|(_, m)| !m.inputs().is_empty());
+        let (only, _) = all.next()?;
+        (all.next().is_none() && !self.select.is_active() && !self.one).then_some(only)
+    }
+
+    /// Prints records one by one where they lie, as long as they are usual ones. How the pass ended, if it did; `None` before a
+    /// record that is not usual.
+    #[inline(always)]
+    fn print_in_place<T: Batches>(&mut self, to: &mut T, tag: u32, stop: u64, seq: &mut u64) -> Option<End> {
+        let (merge, stream) = (self.merges.get_mut(tag as usize)?, self.streams.get(tag as usize)?);
+        let mut begun = false;
+        loop {
+            let Some(record) = merge.next() else {
+                return Some(if to.send() { End::Complete } else { End::Closed });
+            };
+            let (ts, record) = (record.ts, record.stream_record);
+            if ts >= stop {
+                merge.untake();
+                return Some(if to.send() { End::Stopped } else { End::Closed });
+            }
+            let rec = record.record();
+            let kind = self.events.kind(stream, rec.data, &mut self.sequencer);
+            let rule = match kind {
+                EventKind::Plain => None,
+                EventKind::WithoutNul if rec.data.last() == Some(&0) => None,
+                EventKind::Paired if rec.data.len() <= COPIED => self.events.leaf_rule(stream.input, rec.data),
+                _ => None,
+            };
+            let usual = match kind {
+                EventKind::Plain => true,
+                EventKind::WithoutNul => rec.data.last() == Some(&0),
+                _ => rule.is_some(),
+            };
+            if !usual || rec.lost != Lost::None || self.sequencer.is_early() {
+                merge.untake();
+                if begun {
+                    to.batch().seq = *seq;
+                }
+                return None;
+            }
+            if !begun {
+                begun = true;
+                // What is in the batch comes first.
+                if !to.send() {
+                    return Some(End::Closed);
+                }
+            }
+            let line = Line {
+                stream: tag,
+                rec,
+                reach: rec.data,
+                ts,
+                seq: *seq,
+                note: Note::default(),
+                diff: None,
+                extra: None,
+            };
+            *seq += 1;
+            let enough = match rule {
+                None => to.line(&line),
+                Some(rule) => {
+                    // The merge goes on before the entry is printed.
+                    let reach = record.reach();
+                    let mut copy = [0; COPIED];
+                    match reach.first_chunk() {
+                        Some(bytes) => copy = *bytes,
+                        None => copy.iter_mut().zip(reach).for_each(|(to, from)| *to = *from),
+                    }
+                    let (cpu, len) = (rec.cpu, rec.data.len());
+                    let rec = Record {
+                        ts: rec.ts,
+                        cpu,
+                        lost: Lost::None,
+                        data: copy.get(..len).unwrap_or_default(),
+                        offset: rec.offset,
+                    };
+                    let line = Line {
+                        stream: tag,
+                        rec,
+                        reach: rec.data,
+                        ts,
+                        seq: line.seq,
+                        note: Note::default(),
+                        diff: None,
+                        extra: None,
+                    };
+                    let is_leaf = merge.peek().is_some_and(|next| rule.is_exit(&rec, &next.record()));
+                    let leaf_exit = if is_leaf { merge.next().map(|exit| exit.record()) } else { None };
+                    to.line(&Line { note: Note { leaf_exit, ..line.note }, ..line })
+                }
+            };
+            if enough && !to.send() {
+                return Some(End::Closed);
+            }
+        }
     }
 
     #[inline(always)]
-    fn go<const PART: bool>(&mut self, to: &mut impl Batches, stop: u64) -> End {
+    fn go<const PART: bool, T: Batches>(&mut self, to: &mut T, stop: u64) -> End {
         self.start();
         let streams = self.streams;
         let mut seq = 0u64;
@@ -202,9 +311,22 @@ impl<'a> Pass<'a> {
         let mut shown_ts = None;
         // The first batches are small, so that the first lines are out early.
         let mut enough = 32;
+        let mut odd = 0u64;
+        let mut in_place = if PART && T::LINES { self.only_merge() } else { None };
         let plain = !(self.wants.ts_diff || self.wants.ts_check || self.wants.boundary) && self.wakeup.is_none();
 
-        while let Some(tag) = self.next_stream() {
+        loop {
+            if let Some(tag) = in_place
+                && let Some(end) = self.print_in_place(to, tag, stop, &mut seq)
+            {
+                return end;
+            }
+            if in_place.is_some() {
+                // Where most are not usual, to try costs more than it gives.
+                odd += 1;
+                in_place = in_place.filter(|_| odd < 64 || odd * 8 < seq);
+            }
+            let Some(tag) = self.next_stream() else { break };
             let (Some(merge), Some(stream)) = (self.merges.get_mut(tag as usize), streams.get(tag as usize)) else {
                 break;
             };
@@ -372,6 +494,8 @@ impl EventKind {
 struct Events {
     /// By stream's input and id.
     known: Vec<Vec<EventKind>>,
+    /// Of paired ones: input, id as stored, and what their exits are.
+    rules: Vec<(usize, [u8; 2], LeafRule)>,
 }
 
 impl Events {
@@ -383,6 +507,13 @@ impl Events {
             Some(kind) if *kind != EventKind::Unknown => *kind,
             _ => self.learn(stream, data, id, sequencer),
         }
+    }
+
+    /// What the exits of this one's event are.
+    #[inline(always)]
+    fn leaf_rule(&self, input: usize, data: &[u8]) -> Option<LeafRule> {
+        let rule = self.rules.iter().find(|r| r.0 == input && data.first_chunk() == Some(&r.1));
+        rule.map(|r| r.2)
     }
 
     #[cold]
@@ -399,6 +530,11 @@ impl Events {
                 Behind::Lengths => EventKind::Lengths,
             },
         };
+        if let (EventKind::Paired, Some(rule), Some(id)) =
+            (kind, sequencer.leaf_rule(&stream.dec, data), data.first_chunk())
+        {
+            self.rules.push((stream.input, *id, rule));
+        }
         if self.known.len() <= stream.input {
             self.known.resize(stream.input + 1, Vec::new());
         }

@@ -43,10 +43,10 @@ use self::{
     inputs::{Inputs, default_threads},
     line::Columns,
     options::{ColorWhen, ReportOptions},
-    pipeline::{Output, Printer},
+    pipeline::Output,
     profile::Profile,
     select::Select,
-    slices::Outcome,
+    slices::{Outcome, SlicePrinter},
     wakeup::Wakeups,
 };
 use crate::output::{
@@ -301,7 +301,7 @@ fn show_profile(options: &ReportOptions, inputs: &Inputs, mut pass: Pass<'_>, ou
 }
 
 /// Prints the records of a pass; one over whole inputs in slices, as far as its lines do not depend on others.
-fn print<'i, P: Printer<Batch>>(
+fn print<'i, P: SlicePrinter>(
     out: &mut File,
     threads: usize,
     inputs: &'i Inputs,

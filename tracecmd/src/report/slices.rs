@@ -23,15 +23,36 @@ use super::{
     batch::Batch,
     engine::{Batches, End, Pass},
     inputs::Inputs,
+    line::Line,
     pipeline::{Batch as _, Printer},
     select::Select,
     slice_plan::{Plan, Slice},
 };
+use crate::output::json::JsonPrinter;
 
 /// Text that waits for its turn: so many bytes in all threads.
 const WAITING_TEXT: usize = 12 << 20;
-/// Text is written in pieces of about this size.
+/// Text is written in pieces of about this size …
 const WRITE: usize = 256 << 10;
+/// … but the first lines of all are wanted early.
+const FIRST_WRITE: usize = 4 << 10;
+
+/// Prints the lines of slices.
+pub trait SlicePrinter: Printer<Batch> {
+    /// Whether it prints single lines.
+    const LINES: bool = false;
+
+    /// Appends a line behind what was written before `at`; where the pen stands then, 0 when it was added to the text.
+    #[inline(always)]
+    fn line(&mut self, _line: &Line<'_>, at: usize, _out: &mut Vec<u8>) -> usize {
+        at
+    }
+
+    /// Appends what was written before `end`, where the pen stands.
+    fn finish(&mut self, _end: usize, _out: &mut Vec<u8>) {}
+}
+
+impl SlicePrinter for JsonPrinter<'_> {}
 
 /// How it ended.
 pub enum Outcome {
@@ -128,6 +149,10 @@ struct SliceSink<'s, 'o, 'i, W, P> {
     printer: P,
     batch: Batch,
     text: Vec<u8>,
+    /// Where the pen stands behind a line.
+    at: usize,
+    /// Text is written when it is this much.
+    much: usize,
     slice: usize,
     /// Places before the first record and behind it, and how long its line is.
     start: (Vec<Vec<u64>>, Vec<Vec<u64>>, usize),
@@ -167,22 +192,34 @@ impl<W: Write, P> SliceSink<'_, '_, '_, W, P> {
     }
 }
 
-impl<W: Write, P: Printer<Batch>> Batches for SliceSink<'_, '_, '_, W, P> {
+impl<W: Write, P: SlicePrinter> Batches for SliceSink<'_, '_, '_, W, P> {
     #[inline(always)]
     fn batch(&mut self) -> &mut Batch {
         &mut self.batch
     }
 
+    const LINES: bool = P::LINES;
+
+    #[inline(always)]
+    fn line(&mut self, line: &Line<'_>) -> bool {
+        self.at = self.printer.line(line, self.at, &mut self.text);
+        self.at == 0
+    }
+
     fn send(&mut self) -> bool {
-        self.printer.print(&self.batch, &mut self.text);
-        self.batch.clear();
+        self.printer.finish(self.at, &mut self.text);
+        self.at = 0;
+        if !self.batch.is_empty() {
+            self.printer.print(&self.batch, &mut self.text);
+            self.batch.clear();
+        }
         if self.hold {
             return true;
         }
         let turn = self.shared.turn.load(Ordering::Acquire) == self.slice;
-        // The first lines of all are wanted early.
-        let much = self.slice == 0 || self.text.len() >= WRITE;
-        if (turn && much) || self.text.len() >= self.shared.keep {
+        let much = if self.slice == 0 { self.much } else { WRITE };
+        if (turn && self.text.len() >= much) || self.text.len() >= self.shared.keep {
+            self.much = (self.much * 4).min(WRITE);
             return self.flush();
         }
         !self.shared.stopped()
@@ -197,7 +234,7 @@ struct Worker<'s, 'o, 'i, W, P> {
     warnings: Vec<Warnings>,
 }
 
-impl<'s, 'o, 'i, W: Write, P: Printer<Batch>> Worker<'s, 'o, 'i, W, P> {
+impl<'s, 'o, 'i, W: Write, P: SlicePrinter> Worker<'s, 'o, 'i, W, P> {
     fn new(shared: &'s Shared<'o, 'i, W>, printer: P, merges: Vec<Merge>, pass: Pass<'i>) -> Self {
         let inputs = shared.inputs;
         let warnings: Vec<Warnings> = inputs.inputs.iter().map(|_| Warnings::default()).collect();
@@ -206,6 +243,8 @@ impl<'s, 'o, 'i, W: Write, P: Printer<Batch>> Worker<'s, 'o, 'i, W, P> {
             printer,
             batch: Batch::default(),
             text: Vec::new(),
+            at: 0,
+            much: FIRST_WRITE,
             slice: 0,
             start: Default::default(),
             hold: false,
@@ -319,7 +358,7 @@ impl<'s, 'o, 'i, W: Write, P: Printer<Batch>> Worker<'s, 'o, 'i, W, P> {
 ///
 /// # Errors
 /// When the output cannot be written.
-pub fn run<'i, W: Write + Send, P: Printer<Batch>>(
+pub fn run<'i, W: Write + Send, P: SlicePrinter>(
     out: &mut W,
     threads: usize,
     inputs: &'i Inputs,
