@@ -6,6 +6,8 @@ use std::io::Read;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
+use zstd::zstd_safe::{DCtx, InBuffer, OutBuffer, ResetDirective, get_error_name};
+
 use crate::{Error, Result};
 
 /// How the sections of a version 7 file are compressed.
@@ -65,6 +67,8 @@ const ZSTD_LEVEL: i32 = 3;
 pub struct Decompressor {
     zlib: Option<Decompress>,
     zstd: Option<zstd::bulk::Decompressor<'static>>,
+    /// For the first bytes of chunks.
+    heads: Option<DCtx<'static>>,
 }
 
 impl std::fmt::Debug for Decompressor {
@@ -129,6 +133,9 @@ impl Decompressor {
     /// # Errors
     /// [`Error::Compressed`] when not a single byte can be had.
     pub fn unpack_head(&mut self, codec: Codec, offset: u64, packed: &[u8], out: &mut [u8]) -> Result<usize> {
+        if codec == Codec::Zstd {
+            return self.unpack_zstd_head(packed, out).map_err(|e| damaged(offset, codec, e));
+        }
         fn fill(mut r: impl Read, out: &mut [u8]) -> std::io::Result<usize> {
             let mut done = 0;
             while let Some(rest) = out.get_mut(done..).filter(|r| !r.is_empty()) {
@@ -142,6 +149,26 @@ impl Decompressor {
             Ok(done)
         }
         reader(codec, packed).and_then(|r| fill(r, out)).map_err(|e| damaged(offset, codec, e))
+    }
+
+    /// As [`Decompressor::unpack_head`], with a context that is kept: one made for each chunk takes longer than the chunk.
+    fn unpack_zstd_head(&mut self, packed: &[u8], out: &mut [u8]) -> std::result::Result<usize, &'static str> {
+        let zstd = match &mut self.heads {
+            Some(z) => z,
+            none => none.insert(DCtx::try_create().ok_or("no memory")?),
+        };
+        zstd.reset(ResetDirective::SessionOnly).map_err(get_error_name)?;
+        let (mut to, mut from) = (OutBuffer::around(out), InBuffer::around(packed));
+        while to.pos() < to.capacity() {
+            let before = (to.pos(), from.pos());
+            match zstd.decompress_stream(&mut to, &mut from) {
+                Err(error) if to.pos() == 0 => return Err(get_error_name(error)),
+                Err(_) => break,
+                Ok(_) if before == (to.pos(), from.pos()) => break,
+                Ok(_) => {}
+            }
+        }
+        Ok(to.pos())
     }
 
     /// Unpacks metadata that says it has `claimed` bytes. Memory grows with what really comes out.

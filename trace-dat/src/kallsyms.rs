@@ -271,6 +271,12 @@ fn hash(name: &[u8]) -> u32 {
     name.iter().fold(0x811c_9dc5, |h: u32, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193))
 }
 
+/// The text of a usual kernel comes in pieces of at least so many bytes …
+const LONG: usize = 128 << 10;
+/// … and has not more than so many bytes of names, and so many symbols.
+const USUAL_NAMES: usize = 12 << 20;
+const USUAL_SYMBOLS: usize = 400_000;
+
 /// The symbols while their lines are read.
 #[derive(Default)]
 struct Lines {
@@ -283,6 +289,11 @@ struct Lines {
 impl Lines {
     /// Takes the next piece of the text.
     fn piece(&mut self, mut piece: &[u8]) {
+        if self.places.capacity() == 0 && piece.len() >= LONG {
+            // Untouched memory costs nothing, but vectors that grow are copied.
+            self.names.reserve(USUAL_NAMES);
+            self.places.reserve(USUAL_SYMBOLS);
+        }
         if !self.begun.is_empty() {
             let (first, rest) = piece.split_at(line_len(piece));
             self.begun.extend_from_slice(first);
@@ -495,8 +506,13 @@ fn hex8(b: [u8; 8]) -> Option<u32> {
 
 /// Sorts by address; at one address the later line comes first.
 fn sort_by_address(places: &mut [Place]) {
-    if !places.is_sorted_by_key(|p| p.addr) {
-        places.sort_by_key(|p| p.addr); // kallsyms consists of sorted runs, which the stable sort finds
+    // The kernel's own are sorted and lie before those of modules: what is in its place already needs no memory to be sorted in.
+    let run = places.chunk_by(|a, b| a.addr <= b.addr).next().map_or(0, <[Place]>::len);
+    let (sorted, rest) = places.split_at(run);
+    if let Some(least) = rest.iter().map(|p| p.addr).min() {
+        let stays = sorted.partition_point(|p| p.addr <= least);
+        // kallsyms consists of sorted runs, which the stable sort finds
+        places.get_mut(stays..).unwrap_or_default().sort_by_key(|p| p.addr);
     }
     places.chunk_by_mut(|a, b| a.addr == b.addr).filter(|same| same.len() > 1).for_each(<[Place]>::reverse);
 }

@@ -449,6 +449,16 @@ impl Feed {
         }
     }
 
+    /// Uses the list of chunks that another feed of the same data has found, if it found all of them.
+    pub fn share_chunks(&mut self, other: &Feed) {
+        if let (Data::Packed(own), Data::Packed(table)) = (&mut self.data, &other.data)
+            && table.is_known_end(u64::MAX)
+            && (own.offset, own.end) == (table.offset, table.end)
+        {
+            *own = table.clone();
+        }
+    }
+
     /// Whether it is known that there is nothing at a unit.
     pub fn is_known_end(&self, unit: Unit) -> bool {
         match &self.data {

@@ -303,6 +303,13 @@ impl Merge {
         }
     }
 
+    /// Spares the search for chunks of compressed data that a merge of the same inputs has found already.
+    pub fn share_chunks(&mut self, other: &Merge) {
+        for (input, other) in self.inputs.iter_mut().zip(&other.inputs) {
+            input.stream.share_chunks(&other.stream);
+        }
+    }
+
     /// Has damage told to another list than the file's.
     pub fn set_warnings(&mut self, warnings: &Warnings) {
         for input in &mut self.inputs {

@@ -181,6 +181,11 @@ impl CpuStream {
         &self.feed.pool
     }
 
+    /// Spares the search for chunks of compressed data that a stream of the same data has found already.
+    pub(crate) fn share_chunks(&mut self, other: &CpuStream) {
+        self.feed.share_chunks(&other.feed);
+    }
+
     /// Has damage told to another list than the file's; the list before.
     pub fn set_warnings(&mut self, warnings: &Warnings) -> Warnings {
         std::mem::replace(&mut self.warnings, warnings.clone())

@@ -82,6 +82,13 @@ impl Plan {
         Some(Plan { merges, lines, index: 0, start: Some(0) })
     }
 
+    /// Spares merges of the same inputs what the plan has found already.
+    pub fn share_with(&self, merges: &mut [Merge]) {
+        for (merge, known) in merges.iter_mut().zip(&self.merges) {
+            merge.share_chunks(known);
+        }
+    }
+
     /// The next slice.
     pub fn next_slice(&mut self) -> Option<Slice> {
         let start = self.start?;

@@ -371,7 +371,8 @@ pub fn run<'i, W: Write + Send, P: SlicePrinter>(
     }
     let merges = || inputs.merges_of_many(threads);
     let Some(plan) = Plan::new(merges(), threads, P::GROWTH) else { return Ok(None) };
-    let mut first = Some(merges());
+    let mut own: Vec<_> = (0..threads).map(|_| merges()).collect();
+    own.iter_mut().for_each(|merges| plan.share_with(merges));
     if damaged(inputs) {
         // What is told while the data are looked at would be told again by each thread.
         return Ok(None);
@@ -394,11 +395,11 @@ pub fn run<'i, W: Write + Send, P: SlicePrinter>(
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            let own = merges();
+            let own = own.pop().unwrap_or_default();
             let work = &work;
             scope.spawn(move || work(own));
         }
-        work(first.take().unwrap_or_default());
+        work(own.pop().unwrap_or_default());
     });
     let end = shared.state.into_inner().unwrap_or_else(PoisonError::into_inner).end;
     end.unwrap_or(Ok(Outcome::Done)).map(Some)
