@@ -8,7 +8,7 @@ use crate::{
     ring::{
         block::Block,
         record::Record,
-        stream::{CpuStream, StreamRecord},
+        stream::{CpuStream, Head, StreamRecord, StreamRun},
     },
     time::CpuTime,
     warning::Warnings,
@@ -48,6 +48,51 @@ impl<'a> MergeRecord<'a> {
     #[inline(always)]
     pub fn record(&self) -> Record<'a> {
         self.stream_record.record()
+    }
+}
+
+/// Records of one input (see [`Merge::run`]). Ends with [`Run::end`]; dropped without, none of them was taken.
+#[derive(Debug)]
+pub struct Run<'a> {
+    stream: StreamRun<'a>,
+    time: &'a CpuTime,
+    limit: u64,
+    key: &'a mut u64,
+    handed_out: &'a mut bool,
+}
+
+/// A record of a [`Run`].
+#[derive(Clone, Copy, Debug)]
+pub struct RunRecord<'a> {
+    /// The record.
+    pub record: Record<'a>,
+    /// Corrected time.
+    pub ts: u64,
+    head: Head,
+}
+
+impl<'a> Run<'a> {
+    /// The first record.
+    #[inline(always)]
+    pub fn first(&self) -> RunRecord<'a> {
+        let head = *self.stream.head;
+        RunRecord { record: self.stream.record(&head), ts: *self.key, head }
+    }
+
+    /// The record behind this one; `None` at the end of the run.
+    #[inline(always)]
+    pub fn behind(&self, record: &RunRecord<'a>) -> Option<RunRecord<'a>> {
+        let head = self.stream.behind(&record.head)?;
+        let ts = self.time.correct(head.ts);
+        (ts < self.limit).then(|| RunRecord { record: self.stream.record(&head), ts, head })
+    }
+
+    /// Ends the run behind this record: what follows is the next one of the merge.
+    #[inline(always)]
+    pub fn end(self, last: &RunRecord<'a>) {
+        self.stream.stand_at(&last.head);
+        *self.key = last.ts;
+        *self.handed_out = true;
     }
 }
 
@@ -202,6 +247,25 @@ impl Merge {
     pub fn peek(&mut self) -> Option<MergeRecord<'_>> {
         self.settle();
         self.first()
+    }
+
+    /// The next record and those that follow it in its sub-buffer, as long as they are before the records of all other inputs and before
+    /// the corrected time `stop`. `None` where there are none, and where [`Merge::next`] has to be used: at the end, when something was
+    /// lost, for sub-buffers that are not in the usual byte order.
+    #[inline(always)]
+    pub fn run(&mut self, stop: u64) -> Option<Run<'_>> {
+        self.settle();
+        let (first, others) = self.heap.split_first_mut()?;
+        let (ts, i) = *first;
+        let mut limit = stop;
+        for (other, j) in others.iter().take(2) {
+            limit = limit.min(other.saturating_add(u64::from(i < *j)));
+        }
+        if ts >= limit {
+            return None;
+        }
+        let Input { stream, time, .. } = self.inputs.get_mut(i as usize)?;
+        Some(Run { stream: stream.run()?, time, limit, key: &mut first.0, handed_out: &mut self.handed_out })
     }
 
     /// Passes over at most `n` records, none of them later than `last`; how many. The one behind them is the present record then.

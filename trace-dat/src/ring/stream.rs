@@ -10,7 +10,7 @@ use crate::{
         block::{Block, Pool},
         feed::{Chunk, Data, Feed, Unit},
         record::{Lost, Record},
-        subbuf::{Items, Step, SubBufHeader, SubBufLayout, Walk},
+        subbuf::{Items, RINGBUF_TYPE_DATA_LEN_MAX, Step, SubBufHeader, SubBufLayout, Walk},
     },
     warning::{Place, Warnings},
 };
@@ -91,6 +91,49 @@ pub struct SubBuf<'a> {
     pub data: &'a [u8],
     /// Where it lies: in the file, or for compressed data in the unpacked data of the CPU.
     pub offset: u64,
+}
+
+/// Records of one sub-buffer, one behind the other (see [`CpuStream::run`]).
+#[derive(Debug)]
+pub(crate) struct StreamRun<'a> {
+    data: &'a [u8],
+    end: usize,
+    base: u64,
+    pub cpu: u32,
+    walk: &'a mut Walk,
+    pub head: &'a mut Head,
+}
+
+impl<'a> StreamRun<'a> {
+    /// The record with this head.
+    #[inline(always)]
+    pub fn record(&self, head: &Head) -> Record<'a> {
+        let start = head.start as usize;
+        let data = self.data.get(start..start + head.len as usize).unwrap_or_default();
+        Record { ts: head.ts, cpu: self.cpu, lost: Lost::None, data, offset: self.base.wrapping_add(start as u64) }
+    }
+
+    /// The head of the record behind this one, if nothing else stands between them.
+    #[inline(always)]
+    pub fn behind(&self, head: &Head) -> Option<Head> {
+        let pos = (head.start + head.len) as usize;
+        let word = u32::from_le_bytes(*self.data.get(pos..)?.first_chunk()?);
+        let words = word & 31;
+        let len = words * 4;
+        let fits = pos + 4 + len as usize <= self.end;
+        if !fits || words.wrapping_sub(1) >= RINGBUF_TYPE_DATA_LEN_MAX {
+            return None;
+        }
+        Some(Head { ts: head.ts.wrapping_add(u64::from(word >> 5)), start: pos as u32 + 4, len, lost: Lost::None })
+    }
+
+    /// Has the stream stand at this record.
+    #[inline(always)]
+    pub fn stand_at(self, head: &Head) {
+        *self.head = *head;
+        self.walk.pos = (head.start + head.len) as usize;
+        self.walk.ts = head.ts;
+    }
 }
 
 /// Where a stream stands, to go back to.
@@ -439,6 +482,19 @@ impl CpuStream {
     #[inline(always)]
     pub(crate) fn head_ts(&self) -> Option<u64> {
         self.head.as_ref().map(|h| h.ts)
+    }
+
+    /// The present record and those behind it in its sub-buffer, without a look at other streams. `None` where records are not of the
+    /// usual kind, or something was lost before this one.
+    #[inline(always)]
+    pub(crate) fn run(&mut self) -> Option<StreamRun<'_>> {
+        let (Some(head), Some(block)) = (&mut self.head, &self.block) else { return None };
+        let usual = self.layout.endian == Endian::Little && !self.layout.old_format;
+        if !usual || head.lost != Lost::None || self.lost != Lost::None {
+            return None;
+        }
+        let end = self.walk.end;
+        Some(StreamRun { data: block.data(), end, base: block.base(), cpu: self.cpu, walk: &mut self.walk, head })
     }
 
     /// Goes to the next record and gives it; `None` at the end.

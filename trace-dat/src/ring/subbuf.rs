@@ -4,6 +4,8 @@
 
 use crate::{Endian, Error, LongSize, Result, ring::record::Lost};
 
+/// The largest `type_len` that tells how long the record is, in words.
+pub const RINGBUF_TYPE_DATA_LEN_MAX: u32 = 28;
 /// `type_len` of padding: with a zero delta the rest of the sub-buffer is empty, otherwise a discarded record.
 pub const RINGBUF_TYPE_PADDING: u32 = 29;
 /// `type_len` of a time extend: 27 bits of delta, and 32 more above them in the next word.
@@ -214,7 +216,7 @@ impl Walk {
         let (type_len, delta) =
             if BE { (head >> TS_SHIFT, head & ((1 << TS_SHIFT) - 1)) } else { (head & 31, head >> 5) };
         let delta = u64::from(delta);
-        if let 1..=28 = type_len {
+        if let 1..=RINGBUF_TYPE_DATA_LEN_MAX = type_len {
             let len = type_len as usize * 4;
             if len + 4 > room {
                 return Step::Bad("it reaches past the end of the data");

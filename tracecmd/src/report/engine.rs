@@ -32,6 +32,11 @@ pub trait Batches {
     fn line(&mut self, _line: &Line<'_>) -> bool {
         false
     }
+    /// As [`Batches::line`], for lines that are few.
+    #[inline(never)]
+    fn line_apart(&mut self, line: &Line<'_>) -> bool {
+        self.line(line)
+    }
     /// The batch to fill.
     fn batch(&mut self) -> &mut Batch;
     /// Hands the batch on; [`Batches::batch`] is an empty one then. False to end the pass.
@@ -215,91 +220,91 @@ impl<'a> Pass<'a> {
     #[inline(always)]
     fn print_in_place<T: Batches>(&mut self, to: &mut T, tag: u32, stop: u64, seq: &mut u64) -> Option<End> {
         let (merge, stream) = (self.merges.get_mut(tag as usize)?, self.streams.get(tag as usize)?);
+        #[inline(always)]
+        fn make<'r>(stream: u32, rec: Record<'r>, ts: u64, seq: u64, leaf_exit: Option<Record<'r>>) -> Line<'r> {
+            let note = Note { leaf_exit, ..Note::default() };
+            Line { stream, rec, reach: rec.data, ts, seq, note, diff: None, extra: None }
+        }
         let mut begun = false;
-        loop {
-            let Some(record) = merge.next() else {
-                return Some(if to.send() { End::Complete } else { End::Closed });
-            };
-            let (ts, record) = (record.ts, record.stream_record);
-            if ts >= stop {
-                merge.untake();
-                return Some(if to.send() { End::Stopped } else { End::Closed });
-            }
-            let rec = record.record();
-            let kind = self.events.kind(stream, rec.data, &mut self.sequencer);
-            let rule = match kind {
-                EventKind::Plain => None,
-                EventKind::WithoutNul if rec.data.last() == Some(&0) => None,
-                EventKind::Paired if rec.data.len() <= COPIED => self.events.leaf_rule(stream.input, rec.data),
-                _ => None,
-            };
-            let usual = match kind {
-                EventKind::Plain => true,
-                EventKind::WithoutNul => rec.data.last() == Some(&0),
-                _ => rule.is_some(),
-            };
-            if !usual || rec.lost != Lost::None || self.sequencer.is_early() {
-                merge.untake();
-                if begun {
-                    to.batch().seq = *seq;
+        while let Some(run) = merge.run(stop) {
+            let (mut this, mut last) = (run.first(), None);
+            let why = loop {
+                let data = this.record.data;
+                let kind = self.events.kind(stream, data, &mut self.sequencer);
+                let mut rule = None;
+                let usual = match kind {
+                    EventKind::Plain => true,
+                    EventKind::WithoutNul => data.last() == Some(&0),
+                    EventKind::Paired => {
+                        rule = self.events.leaf_rule(stream.input, data);
+                        rule.is_some()
+                    }
+                    _ => false,
+                };
+                if !usual || self.sequencer.is_early() {
+                    break RunEnd::Unusual;
                 }
-                return None;
-            }
-            if !begun {
-                begun = true;
-                // What is in the batch comes first.
-                if !to.send() {
+                if !begun {
+                    begun = true;
+                    // What is in the batch comes first.
+                    if !to.send() {
+                        return Some(End::Closed);
+                    }
+                }
+                let mut next = run.behind(&this);
+                let (rec, ts) = (this.record, this.ts);
+                let mut leaf_exit = None;
+                match (rule, next) {
+                    (Some(rule), None) => break RunEnd::Entry(rule),
+                    (Some(rule), Some(behind)) if rule.is_exit(&rec, &behind.record) => {
+                        leaf_exit = Some(behind.record);
+                        this = behind;
+                        next = run.behind(&this);
+                    }
+                    _ => {}
+                }
+                let enough = to.line(&make(tag, rec, ts, *seq, leaf_exit));
+                *seq += 1;
+                last = Some(this);
+                if enough && !to.send() {
                     return Some(End::Closed);
                 }
-            }
-            let line = Line {
-                stream: tag,
-                rec,
-                reach: rec.data,
-                ts,
-                seq: *seq,
-                note: Note::default(),
-                diff: None,
-                extra: None,
-            };
-            *seq += 1;
-            let enough = match rule {
-                None => to.line(&line),
-                Some(rule) => {
-                    // The merge goes on before the entry is printed.
-                    let reach = record.reach();
-                    let mut copy = [0; COPIED];
-                    match reach.first_chunk() {
-                        Some(bytes) => copy = *bytes,
-                        None => copy.iter_mut().zip(reach).for_each(|(to, from)| *to = *from),
-                    }
-                    let (cpu, len) = (rec.cpu, rec.data.len());
-                    let rec = Record {
-                        ts: rec.ts,
-                        cpu,
-                        lost: Lost::None,
-                        data: copy.get(..len).unwrap_or_default(),
-                        offset: rec.offset,
-                    };
-                    let line = Line {
-                        stream: tag,
-                        rec,
-                        reach: rec.data,
-                        ts,
-                        seq: line.seq,
-                        note: Note::default(),
-                        diff: None,
-                        extra: None,
-                    };
-                    let is_leaf = merge.peek().is_some_and(|next| rule.is_exit(&rec, &next.record()));
-                    let leaf_exit = if is_leaf { merge.next().map(|exit| exit.record()) } else { None };
-                    to.line(&Line { note: Note { leaf_exit, ..line.note }, ..line })
+                match next {
+                    Some(next) => this = next,
+                    None => break RunEnd::Complete,
                 }
             };
-            if enough && !to.send() {
-                return Some(End::Closed);
+            if let Some(last) = last {
+                run.end(&last);
+            }
+            match why {
+                RunEnd::Complete => {}
+                RunEnd::Unusual => break,
+                RunEnd::Entry(rule) => {
+                    // The record behind the entry comes from elsewhere, and the entry's bytes do not stay until it is there.
+                    let Some(entry) = merge.next() else { break };
+                    let (ts, rec, mut copy) = (entry.ts, entry.record(), [0; COPIED]);
+                    let Some(bytes) = copy.get_mut(..rec.data.len()) else {
+                        merge.untake();
+                        break;
+                    };
+                    bytes.copy_from_slice(rec.data);
+                    let Record { ts: stored, cpu, lost, offset, .. } = rec;
+                    let rec = Record { ts: stored, cpu, lost, data: bytes, offset };
+                    let is_leaf = merge.peek().is_some_and(|next| rule.is_exit(&rec, &next.record()));
+                    let leaf_exit = if is_leaf { merge.next().map(|exit| exit.record()) } else { None };
+                    let enough = to.line_apart(&make(tag, rec, ts, *seq, leaf_exit));
+                    *seq += 1;
+                    if enough && !to.send() {
+                        return Some(End::Closed);
+                    }
+                }
             }
         }
+        if begun {
+            to.batch().seq = *seq;
+        }
+        None
     }
 
     #[inline(always)]
@@ -459,6 +464,16 @@ impl<'a> Pass<'a> {
             batch.set_extra(extra);
         }
     }
+}
+
+/// Why a run of records did not go on.
+enum RunEnd {
+    /// There are no more.
+    Complete,
+    /// The next record is not a usual one.
+    Unusual,
+    /// It is an entry that may have its exit behind it in another run.
+    Entry(LeafRule),
 }
 
 /// What the sequential pass has to do for the records of an event.
