@@ -94,6 +94,19 @@ pub fn fetch_for_write<T>(memory: &[T]) {
     }
 }
 
+/// Asks the system to use huge pages for the room of a vector, as far as they fit into it: it is filled to the end, and each page costs
+/// a fault. A refusal is no matter.
+pub fn use_huge_pages(memory: &mut Vec<u8>) {
+    const PAGE: usize = 4096;
+    let room = memory.spare_capacity_mut();
+    let skip = room.as_ptr().align_offset(PAGE).min(room.len());
+    let len = (room.len() - skip) / PAGE * PAGE;
+    if let Some(pages) = room.get_mut(skip..skip + len).filter(|pages| !pages.is_empty()) {
+        // SAFETY: the pages lie in memory that the vector owns; only how the system provides them changes.
+        unsafe { libc::madvise(pages.as_mut_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+    }
+}
+
 /// In the background process: tells the one that waits in the foreground that it may end.
 #[derive(Debug)]
 pub struct Background {

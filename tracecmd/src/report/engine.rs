@@ -241,7 +241,8 @@ impl<'a> Pass<'a> {
                     }
                     _ => false,
                 };
-                if !usual || self.sequencer.is_early() {
+                // The first task with a name is told to the sequencer.
+                if !usual || (self.sequencer.is_early() && stream.common.read(data).0 != 0) {
                     break RunEnd::Unusual;
                 }
                 if !begun {

@@ -44,6 +44,7 @@ struct Line {
 pub struct Plan {
     merges: Vec<Merge>,
     lines: Vec<Line>,
+    threads: u64,
     index: usize,
     /// Where the next slice begins; `None` behind the last one.
     start: Option<u64>,
@@ -79,7 +80,7 @@ impl Plan {
                 return None;
             }
         }
-        Some(Plan { merges, lines, index: 0, start: Some(0) })
+        Some(Plan { merges, lines, threads: threads as u64, index: 0, start: Some(0) })
     }
 
     /// Spares merges of the same inputs what the plan has found already.
@@ -107,11 +108,15 @@ impl Plan {
 
     /// Where the slice from `start` on ends; moves the lines there. `None`: not before the end.
     fn stop_behind(&mut self, start: u64) -> Option<u64> {
-        let Plan { merges, lines, .. } = self;
+        let Plan { merges, lines, threads, .. } = self;
+        // Towards the end slices are shorter, so that no thread is left with a long one while the others have none.
+        let left = lines.iter().map(|l| (l.pieces - l.low.0.min(l.pieces)) / l.step.max(1)).max().unwrap_or(0);
+        let part = (2 * *threads).saturating_sub(left).clamp(1, 4);
+        let step = |l: &Line| (l.step / part).max(LEAST_PIECES.min(l.step)).max(1);
         // Coarse clocks: more until time goes on.
         for factor in [1, 4, 16, 256] {
             let highs: Vec<Option<(u64, u64)>> =
-                lines.iter().map(|l| filled(merges, l, l.low.0 + l.step * factor)).collect();
+                lines.iter().map(|l| filled(merges, l, l.low.0 + step(l) * factor)).collect();
             // The slice ends behind the first record of a piece, so that the next one begins in that piece.
             let stop = highs.iter().flatten().map(|(_, ts)| ts.saturating_add(1)).min()?;
             if stop <= start {

@@ -28,10 +28,12 @@ use super::{
     select::Select,
     slice_plan::{Plan, Slice},
 };
-use crate::output::json::JsonPrinter;
+use crate::{output::json::JsonPrinter, sys::use_huge_pages};
 
 /// Text that waits for its turn: so many bytes in all threads.
 const WAITING_TEXT: usize = 12 << 20;
+/// Where a thread may keep so much of it, huge pages are not much more memory.
+const LARGE_TEXT: usize = 4 << 20;
 /// Text is written in pieces of about this size …
 const WRITE: usize = 256 << 10;
 /// … but the first lines of all are wanted early.
@@ -251,6 +253,11 @@ impl<'s, 'o, 'i, W: Write, P: SlicePrinter> Worker<'s, 'o, 'i, W, P> {
             fit: Fit::Yes,
         };
         let mut worker = Worker { pass, sink, warnings };
+        if shared.keep >= LARGE_TEXT {
+            let text = &mut worker.sink.text;
+            text.reserve_exact(shared.keep + 2 * WRITE);
+            use_huge_pages(text);
+        }
         *worker.pass.merges_mut() = merges;
         worker.pass.merges_mut().iter_mut().for_each(Merge::use_own_memory);
         worker.tell(true);
