@@ -25,6 +25,31 @@ fn all(merge: &mut Merge) -> Vec<(u64, u32, Vec<u8>)> {
     out
 }
 
+/// As [`all`], by runs of at most `most` records before the corrected time `stop`; how many of them came in runs, too.
+fn all_by_runs(merge: &mut Merge, stop: u64, most: usize) -> (Vec<(u64, u32, Vec<u8>)>, usize) {
+    let (mut out, mut in_runs) = (Vec::new(), 0);
+    loop {
+        if let Some(run) = merge.run(stop) {
+            let mut last = run.first();
+            for n in 1.. {
+                assert!(last.ts < stop && last.ts == last.record.ts);
+                out.push((last.record.ts, last.record.cpu, last.record.data.to_vec()));
+                in_runs += 1;
+                match run.behind(&last) {
+                    Some(next) if n < most => last = next,
+                    _ => break,
+                }
+            }
+            run.end(&last);
+        }
+        // Dropped without an end, a run has no effect.
+        let _ = merge.run(stop);
+        let Some(r) = merge.next() else { return (out, in_runs) };
+        let record = r.record();
+        out.push((record.ts, record.cpu, record.data.to_vec()));
+    }
+}
+
 fn merged(cpus: &[Vec<Rec>]) -> Vec<(u64, u32, Vec<u8>)> {
     let with_cpu = |(cpu, records): (usize, &Vec<Rec>)| {
         records.iter().map(|(ts, d)| (*ts, cpu as u32, d.clone())).collect::<Vec<_>>()
@@ -57,6 +82,12 @@ fn every_form_of_file() {
         assert_eq!(file.cpu_count(), 4, "{form:?}");
         let got = all(&mut file.records(&TimeMap::default()));
         assert!(got == expected, "{form:?}: {} of {} records", got.len(), expected.len());
+        let stop = expected[expected.len() / 2].0;
+        let (got, in_runs) = all_by_runs(&mut file.records(&TimeMap::default()), stop, usize::MAX);
+        assert!(got == expected, "{form:?}: {} of {} records in runs", got.len(), expected.len());
+        let before = expected.partition_point(|r| r.0 < stop);
+        let most = if form.endian == Endian::Little { before / 3..before } else { 0..1 };
+        assert!(most.contains(&in_runs), "{form:?}: {in_runs} of {before}");
         assert_eq!(file.take_warnings().iter().map(|w| w.to_string()).collect::<Vec<_>>(), Vec::<String>::new());
         assert_eq!(file.metadata().cmdlines.as_ref().unwrap().read_sized64().unwrap(), b"1 init\n");
         assert_eq!(file.metadata().kallsyms.as_ref().unwrap().read_sized32().unwrap(), b"ffffffff81000000 T _text\n");
@@ -265,6 +296,8 @@ proptest! {
         let expected = merged(&cpus);
         let mut m = file.records(&TimeMap::default());
         prop_assert_eq!(&all(&mut m), &expected);
+        let most = at.index(9) + 1;
+        prop_assert_eq!(&all_by_runs(&mut file.records(&TimeMap::default()), u64::MAX, most).0, &expected);
         if !expected.is_empty() {
             let ts = expected[at.index(expected.len())].0;
             m.seek(ts);
