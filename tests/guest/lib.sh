@@ -75,6 +75,15 @@ complete() {
   return 1
 }
 
+# send CLIENT ADDRESS NAME OPTIONS...: a recording of the marks to the listener at ADDRESS, CLIENT ours or ref; `read` are the records
+# that the recorders read from the kernel then.
+send() {
+  client=$1 address=$2 name=$3; shift 3
+  fresh
+  "$client" record -k -N "$address" "$@" sh /tmp/marks > "$OUT/$name.log" 2>&1
+  read=$(cat $T/per_cpu/cpu*/stats | awk '/^read events/ { n += $3 } END { print n }')
+}
+
 # pair CLIENT LISTENER V1|V3 tcp|udp NAME OPTIONS...: a recording over the network inside the guest, CLIENT and LISTENER ours or ref.
 # What the recorders read from the kernel has to be in the file, and the marks of the recording too; else `faults` is set.
 port=5000 faults=0
@@ -93,10 +102,8 @@ pair() {
   $(program "$listener") listen -p $port -d "$dir" $there > "$dir/log" 2>&1 &
   pid=$!
   ready $port
-  fresh
   # shellcheck disable=SC2086
-  "$client" record -k -N localhost:$port $here "$@" sh /tmp/marks > "$OUT/$name.log" 2>&1
-  read=$(cat $T/per_cpu/cpu*/stats | awk '/^read events/ { n += $3 } END { print n }')
+  send "$client" localhost:$port "$name" $here "$@"
   complete "$dir" || { echo "$name: no file"; cat "$OUT/$name.log" "$dir/log"; faults=1; kill $pid; return; }
   kill -INT $pid
   wait $pid || true
