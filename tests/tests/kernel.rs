@@ -119,7 +119,13 @@ fn run_all(guest: &Guest) -> anyhow::Result<PathBuf> {
     let live = live_tests()?;
     let unit_list = Path::new(env!("CARGO_BIN_EXE_unit-list"));
     let state = Path::new(env!("CARGO_BIN_EXE_kernel-state"));
-    let files = [(live.as_path(), "bin/tracefs-live"), (unit_list, "bin/unit-list"), (state, "bin/kernel-state")];
+    let speed = Path::new(env!("CARGO_BIN_EXE_record-speed"));
+    let files = [
+        (live.as_path(), "bin/tracefs-live"),
+        (unit_list, "bin/unit-list"),
+        (state, "bin/kernel-state"),
+        (speed, "bin/record-speed"),
+    ];
     guest::run(kernel, &guest::Options::default(), &files, &script, &out)?;
     Ok(out)
 }
