@@ -422,14 +422,8 @@ fn word_len(text: &[u8]) -> usize {
 /// One line at the start of `rest`: address, places of the words, bytes of the whole line.
 #[inline(always)]
 fn parse_line(rest: &[u8]) -> (Option<u64>, Option<Words>, usize) {
-    // The usual shape: 16 digits, blank, letter, blank.
-    let head: Option<&[u8; 19]> = rest.first_chunk();
-    let (addr, kind, start) = match head.and_then(|h| Some((hex16(h.first_chunk()?)?, h))) {
-        Some((addr, h)) if h[16] == b' ' && h[17] > b' ' && h[18] == b' ' => (addr, h[17], 19),
-        _ => match slow_head(rest) {
-            Some(v) => v,
-            None => return (None, None, line_len(rest)),
-        },
+    let Some((addr, kind, start)) = usual_head(rest).or_else(|| slow_head(rest)) else {
+        return (None, None, line_len(rest));
     };
     let name = rest.get(start..).unwrap_or_default();
     let len = word_len(name);
@@ -458,6 +452,21 @@ fn line_len(rest: &[u8]) -> usize {
     memchr::memchr(b'\n', rest).map_or(rest.len(), |n| n + 1)
 }
 
+/// The usual shape: 16 digits, or 8 on a 32-bit machine, blank, letter, blank. Address, letter, where the name begins.
+#[inline(always)]
+fn usual_head(rest: &[u8]) -> Option<(u64, u8, usize)> {
+    let head: &[u8; 19] = rest.first_chunk()?;
+    let high = u64::from(hex8(*head.first_chunk()?)?);
+    let (addr, len) = match head[8] {
+        b' ' => (high, 8),
+        _ => (high << 32 | u64::from(hex8(*head.get(8..)?.first_chunk()?)?), 16),
+    };
+    match rest.get(len..)? {
+        [b' ', kind, b' ', first, ..] if *kind > b' ' && *first > b' ' => Some((addr, *kind, len + 3)),
+        _ => None,
+    }
+}
+
 /// Any other shape that `sscanf("%llx %c %s")` takes.
 #[cold]
 fn slow_head(rest: &[u8]) -> Option<(u64, u8, usize)> {
@@ -477,13 +486,6 @@ fn slow_head(rest: &[u8]) -> Option<(u64, u8, usize)> {
     at += 1;
     at += blanks(at);
     Some((addr, kind, at))
-}
-
-/// Sixteen hex digits.
-#[inline(always)]
-fn hex16(b: &[u8; 16]) -> Option<u64> {
-    let (high, low) = b.split_at(8);
-    Some(u64::from(hex8(high.try_into().ok()?)?) << 32 | u64::from(hex8(low.try_into().ok()?)?))
 }
 
 /// Eight hex digits at once, in one register.
@@ -602,7 +604,16 @@ mod tests {
         let all: Vec<_> = k.iter().map(|s| (s.addr, s.name)).collect();
         assert_eq!(all, [(0x1000, &b"a"[..]), (0x2000, b"b"), (0xc0ff_ee01, b"c")]);
         assert!(Kallsyms::default().is_empty());
-        assert_eq!(hex16(b"ffffffff81a0bCdE"), Some(0xffff_ffff_81a0_bcde));
-        assert_eq!(hex16(b"ffffffff81a0bCdG"), None);
+        assert_eq!(usual_head(b"ffffffff81a0bCdE t x"), Some((0xffff_ffff_81a0_bcde, b't', 19)));
+        assert_eq!(usual_head(b"c1a0bCdE T _stext\nc1a0"), Some((0xc1a0_bcde, b'T', 11)));
+        for other in [
+            "ffffffff81a0bCdG t x",
+            "c1a0bCdE  T _stext_and_more",
+            "c1a0bCdET _stext_and_more",
+            "c1a0b T _stext_and_more",
+            "c1a0bCdE T  _stext_and",
+        ] {
+            assert_eq!(usual_head(other.as_bytes()), None, "{other}");
+        }
     }
 }

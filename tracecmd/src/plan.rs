@@ -111,6 +111,8 @@ pub struct Buffer {
     pub max_graph_depth: Option<u32>,
     /// `--profile`.
     pub profile: bool,
+    /// The tracer is that of `--profile`, function_graph with depth 1: left out where no depth can be set.
+    pub profile_tracer: bool,
     /// `--proc-map`.
     pub proc_map: bool,
     /// `--tsc2nsec` or `-C tsc2nsec`: store how the TSC becomes nanoseconds.
@@ -841,6 +843,7 @@ fn profile_defaults(b: &mut Buffer) {
     if b.tracer.is_none() && b.max_graph_depth.is_none() {
         b.tracer = Some("function_graph".to_owned());
         b.max_graph_depth = Some(1);
+        b.profile_tracer = true;
     }
 }
 

@@ -86,7 +86,7 @@ impl Session {
                     "Plugin '{tracer}' does not exist (this kernel has: {})",
                     known.join(" ")
                 );
-                if !plan.quiet {
+                if !plan.quiet && !b.profile_tracer {
                     let _ = writeln!(std::io::stderr(), "  plugin '{tracer}'");
                 }
             }
@@ -148,9 +148,16 @@ impl Session {
     pub fn settings_before_extract(&mut self, plan: &Plan) -> anyhow::Result<()> {
         for a in &self.buffers {
             let b = plan.buffer(a.index);
-            if let Some(tracer) = b.tracer.as_deref() {
-                self.tracer(a, tracer)?;
+            let Some(tracer) = b.tracer.as_deref() else { continue };
+            if b.profile_tracer && without_depth(&a.instance) {
+                let dir = a.instance.dir().path();
+                log::warn!("{}: no max_graph_depth here: the profile goes without times of the kernel's functions", dir.display());
+                continue;
             }
+            if b.profile_tracer && !plan.quiet {
+                let _ = writeln!(std::io::stderr(), "  plugin '{tracer}'");
+            }
+            self.tracer(a, tracer)?;
             for option in b.options.iter().rev() {
                 a.instance.write_option(option)?;
             }
@@ -212,11 +219,8 @@ impl Session {
             if plan.func_stack && a.instance.is_top() {
                 a.instance.write_option("func_stack_trace")?;
             }
-            if let Some(depth) = b.max_graph_depth {
-                let missing = !a.instance.dir().exists("max_graph_depth");
-                if !(missing && b.profile) {
-                    a.instance.set_max_graph_depth(depth)?;
-                }
+            if let Some(depth) = b.max_graph_depth.filter(|_| !(b.profile_tracer && without_depth(&a.instance))) {
+                a.instance.set_max_graph_depth(depth)?;
             }
         }
         Ok(())
@@ -502,6 +506,11 @@ fn choose_events<'p>(plan: &'p Plan, a: &Active) -> anyhow::Result<Vec<Chosen<'p
         }
     }
     Ok(list)
+}
+
+/// Whether the depth of function_graph cannot be limited: kernels have that for the top buffer alone.
+fn without_depth(i: &Instance) -> bool {
+    !i.dir().exists("max_graph_depth")
 }
 
 /// A refused filter or trigger does not stop a recording: what the kernel says about it goes to stdout.

@@ -60,11 +60,11 @@ fn wanted(options: &[cli::Opt], all: &[String]) -> anyhow::Result<Wanted> {
                 current = vec![None];
             }
             "b" => {
-                let kb: u64 = text
-                    .parse()
-                    .ok()
-                    .filter(|n| *n >= 1)
-                    .with_context(|| format!("{text:?} is no buffer size: at least 1 kB per CPU"))?;
+                // The kernel makes the least that it can of 1.
+                let kb = text
+                    .parse::<u64>()
+                    .with_context(|| format!("{text:?} is no buffer size: a number of kB per CPU"))?
+                    .max(1);
                 if current.is_empty() {
                     choose(&mut w, None);
                     current = vec![None];

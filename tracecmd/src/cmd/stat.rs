@@ -24,7 +24,13 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     let fs = buffers::tracing()?;
     let options = cli::ordered(m).iter().any(|o| o.id == "o");
     let mut text = Vec::new();
-    for (i, instance) in buffers::chosen(&fs, m)?.iter().enumerate() {
+    // The last named instance comes first, behind the top buffer.
+    let mut chosen = buffers::chosen(&fs, m)?;
+    let named = chosen.iter().position(|i| !i.is_top()).unwrap_or(0);
+    if let Some(named) = chosen.get_mut(named..) {
+        named.reverse();
+    }
+    for (i, instance) in chosen.iter().enumerate() {
         if i > 0 {
             writeln!(text, "---------------")?;
         }
@@ -99,7 +105,7 @@ fn status(i: &Instance, all_options: bool, out: &mut Vec<u8>) -> anyhow::Result<
         block(out, "Instances", " ", &i.root().instances()?)?;
         let stack = std::fs::read_to_string(Path::new("/proc/sys/kernel/stack_tracer_enabled")).unwrap_or_default();
         if !matches!(stack.trim(), "" | "0") {
-            writeln!(out, "\nStack tracing is enabled\n")?;
+            writeln!(out, "Stack tracing is enabled\n")?;
         }
     }
     Ok(())

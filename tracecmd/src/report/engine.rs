@@ -315,8 +315,8 @@ impl<'a> Pass<'a> {
         let mut seq = 0u64;
         let mut skip = self.skip;
         let mut shown_ts = None;
-        // The first batches are small, so that the first lines are out early.
-        let mut enough = 32;
+        // The first batches are small, so that the first line is out before the second one needs the symbols, say.
+        let mut enough = 1;
         let mut odd = 0u64;
         let mut in_place = if PART && T::LINES { self.only_merge() } else { None };
         let plain = !(self.wants.ts_diff || self.wants.ts_check || self.wants.boundary) && self.wakeup.is_none();
