@@ -148,16 +148,7 @@ impl Session {
     pub fn settings_before_extract(&mut self, plan: &Plan) -> anyhow::Result<()> {
         for a in &self.buffers {
             let b = plan.buffer(a.index);
-            let Some(tracer) = b.tracer.as_deref() else { continue };
-            if b.profile_tracer && without_depth(&a.instance) {
-                let dir = a.instance.dir().path();
-                log::warn!("{}: no max_graph_depth here: the profile goes without times of the kernel's functions", dir.display());
-                continue;
-            }
-            if b.profile_tracer && !plan.quiet {
-                let _ = writeln!(std::io::stderr(), "  plugin '{tracer}'");
-            }
-            self.tracer(a, tracer)?;
+            self.tracer(a, b, plan.quiet)?;
             for option in b.options.iter().rev() {
                 a.instance.write_option(option)?;
             }
@@ -205,9 +196,7 @@ impl Session {
             }
         }
         for (a, b) in pairs() {
-            if let Some(tracer) = b.tracer.as_deref() {
-                self.tracer(a, tracer)?;
-            }
+            self.tracer(a, b, plan.quiet)?;
         }
         for (a, b) in pairs() {
             for option in b.options.iter().rev() {
@@ -329,8 +318,17 @@ impl Session {
         Ok(())
     }
 
-    fn tracer(&self, a: &Active, tracer: &str) -> anyhow::Result<()> {
+    fn tracer(&self, a: &Active, b: &Buffer, quiet: bool) -> anyhow::Result<()> {
         let i = &a.instance;
+        let Some(tracer) = b.tracer.as_deref() else { return Ok(()) };
+        if b.profile_tracer && without_depth(i) {
+            let file = i.file("max_graph_depth");
+            log::warn!("{}: this kernel has no such file: no times of functions in this profile", file.display());
+            return Ok(());
+        }
+        if b.profile_tracer && !quiet {
+            let _ = writeln!(std::io::stderr(), "  plugin '{tracer}'");
+        }
         if tracer.starts_with("function") && i.dir().exists("options/func_stack_trace") {
             i.dir().write("options/func_stack_trace", "0")?;
         }

@@ -63,7 +63,9 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
             let file = format!("events/{system}/{event}/{}", option.id);
             instance.dir().require(&file, "triggers since Linux 3.15, histograms since 4.7 (CONFIG_HIST_TRIGGERS)")?;
             if option.id == "hist" && instance.dir().read_bytes(&file)?.is_empty() {
-                anyhow::bail!("{system}:{event} has no histogram; see the triggers of the event: show --trigger {event}");
+                anyhow::bail!(
+                    "{system}:{event} has no histogram; see the triggers of the event: show --trigger {event}"
+                );
             }
             print_file(&instance, &file)?;
             println!();
