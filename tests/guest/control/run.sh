@@ -28,9 +28,11 @@ one() {
 
 row() {
   s=$(date +%s)
-  for who in ref ours; do
+  # Where nothing is compared the reference does not run: some of these rows are about its never coming to an end.
+  [ -z "$5" ] && all='ref ours' || all=ours
+  for who in $all; do
     case " $2 " in
-      *' same '*) [ $who = ref ] && kernel-state fresh && eval "$3" ;;
+      *' same '*) [ $who = "${all%% *}" ] && kernel-state fresh && eval "$3" ;;
       *) kernel-state fresh; eval "$3" ;;
     esac > /dev/null 2>&1
     one "$1" $who "$4"
