@@ -173,8 +173,9 @@ mod tests {
         );
         assert_eq!(get(&[("a", ""), ("d", "")]).unwrap().buffers, [(name("x"), None, true), (name("y"), None, true)]);
         assert_eq!(get(&[("b", "7")]).unwrap().buffers, [(None, Some(7), false)]);
+        assert_eq!(get(&[("b", "0")]).unwrap().buffers, [(None, Some(1), false)], "the least that the kernel can make");
         assert_eq!(get(&[("k", "synth"), ("k", "kprobe")]).unwrap().keep, [DynEventKind::Synth, DynEventKind::Kprobe]);
-        for bad in [[("d", "")].as_slice(), &[("t", ""), ("d", "")], &[("k", "foo")], &[("b", "0")], &[("b", "x")]] {
+        for bad in [[("d", "")].as_slice(), &[("t", ""), ("d", "")], &[("k", "foo")], &[("b", "-1")], &[("b", "x")]] {
             assert!(get(bad).is_err(), "{bad:?}");
         }
     }
