@@ -36,8 +36,8 @@ const WAITING_TEXT: usize = 12 << 20;
 const LARGE_TEXT: usize = 4 << 20;
 /// Text is written in pieces of about this size …
 const WRITE: usize = 256 << 10;
-/// … but the first lines of all are wanted early.
-const FIRST_WRITE: usize = 4 << 10;
+/// … but the first lines of all are wanted early: this many bytes line by line, before one of them needs the symbols, say.
+const FIRST_WRITES: usize = 1 << 10;
 
 /// Prints the lines of slices.
 pub trait SlicePrinter: Printer<Batch> {
@@ -155,6 +155,8 @@ struct SliceSink<'s, 'o, 'i, W, P> {
     at: usize,
     /// Text is written when it is this much.
     much: usize,
+    /// Each line is given out by itself.
+    early: bool,
     slice: usize,
     /// Places before the first record and behind it, and how long its line is.
     start: (Vec<Vec<u64>>, Vec<Vec<u64>>, usize),
@@ -205,7 +207,7 @@ impl<W: Write, P: SlicePrinter> Batches for SliceSink<'_, '_, '_, W, P> {
     #[inline(always)]
     fn line(&mut self, line: &Line<'_>) -> bool {
         self.at = self.printer.line(line, self.at, &mut self.text);
-        self.at == 0
+        self.at == 0 || self.early
     }
 
     fn send(&mut self) -> bool {
@@ -222,6 +224,7 @@ impl<W: Write, P: SlicePrinter> Batches for SliceSink<'_, '_, '_, W, P> {
         let much = if self.slice == 0 { self.much } else { WRITE };
         if (turn && self.text.len() >= much) || self.text.len() >= self.shared.keep {
             self.much = (self.much * 4).min(WRITE);
+            self.early &= self.much <= FIRST_WRITES;
             return self.flush();
         }
         !self.shared.stopped()
@@ -246,7 +249,8 @@ impl<'s, 'o, 'i, W: Write, P: SlicePrinter> Worker<'s, 'o, 'i, W, P> {
             batch: Batch::default(),
             text: Vec::new(),
             at: 0,
-            much: FIRST_WRITE,
+            much: 1,
+            early: true,
             slice: 0,
             start: Default::default(),
             hold: false,
@@ -297,6 +301,7 @@ impl<'s, 'o, 'i, W: Write, P: SlicePrinter> Worker<'s, 'o, 'i, W, P> {
     /// Shows a slice. False when the thread has to end.
     fn slice(&mut self, slice: &Slice) -> bool {
         self.sink.slice = slice.index;
+        self.sink.early &= slice.index == 0;
         self.sink.text.clear();
         let mut end = None;
         if slice.index > 0 {
