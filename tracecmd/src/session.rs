@@ -191,8 +191,11 @@ impl Session {
             if let Some(kb) = b.size_kb {
                 a.instance.set_buffer_size_kb(kb, None)?;
             }
-            if let Some(kb) = b.subbuf_kb {
-                a.instance.set_subbuf_size_kb(kb)?;
+            match b.subbuf_kb.map(|kb| a.instance.set_subbuf_size_kb(kb)) {
+                // An older kernel records just as well.
+                Some(Err(e)) if e.is_missing() => log::warn!("{e}; recording goes on without --subbuf-size"),
+                Some(done) => done?,
+                None => {}
             }
         }
         for (a, b) in pairs() {

@@ -15,6 +15,7 @@ use crate::report::{
     layout::{TimeFormat, push_flags, push_num},
     line::Line,
     pipeline,
+    slices::SlicePrinter,
     stream::Stream,
 };
 
@@ -581,6 +582,19 @@ impl pipeline::Printer<Batch> for JsonPrinter<'_> {
             at = self.print_line(&line, at, out);
         }
         self.sheet.flush(at, out);
+    }
+}
+
+impl SlicePrinter for JsonPrinter<'_> {
+    const LINES: bool = true;
+
+    #[inline(always)]
+    fn line(&mut self, line: &Line<'_>, at: usize, out: &mut Vec<u8>) -> usize {
+        self.print_line(line, at, out)
+    }
+
+    fn finish(&mut self, end: usize, out: &mut Vec<u8>) {
+        self.sheet.flush(end, out);
     }
 }
 

@@ -28,7 +28,7 @@ use super::{
     select::Select,
     slice_plan::{Plan, Slice},
 };
-use crate::{output::json::JsonPrinter, sys::use_huge_pages};
+use crate::sys::use_huge_pages;
 
 /// Text that waits for its turn: so many bytes in all threads.
 const WAITING_TEXT: usize = 12 << 20;
@@ -53,8 +53,6 @@ pub trait SlicePrinter: Printer<Batch> {
     /// Appends what was written before `end`, where the pen stands.
     fn finish(&mut self, _end: usize, _out: &mut Vec<u8>) {}
 }
-
-impl SlicePrinter for JsonPrinter<'_> {}
 
 /// How it ended.
 pub enum Outcome {
