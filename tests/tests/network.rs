@@ -149,17 +149,29 @@ fn record(kernel: Kernel, pairs: &[Pair]) -> anyhow::Result<Vec<Left>> {
 }
 
 /// The file has every record that was read and all marks, and both programs show the same of it.
+///
+/// The reference's listener does not count datagrams that it was too slow for, and gives a client up after five seconds: over UDP it
+/// may have less, and what it makes of the reference's own client is only shown.
 fn check(pair: Pair, left: &Left) -> Result<(), Failed> {
-    let Some(file) = &left.file else { return Err(format!("no file\n{}", left.log).into()) };
+    let theirs = pair.listener == Side::Reference;
+    let Some(file) = &left.file else {
+        if theirs && pair.client == Side::Reference {
+            println!("{}: no file", pair.name());
+            return Ok(());
+        }
+        return Err(format!("no file\n{}", left.log).into());
+    };
     let lines = |options: &str, word: &str| {
         let text = compare::report(programs::tracecmd(), options, file).text;
         String::from_utf8_lossy(&text).lines().filter(|l| l.contains(word)).count() as u64
     };
     let (have, marks) = (lines("-R", " ["), lines("", ": mark "));
-    if have != left.read || marks != 10 {
+    let complete = have == left.read && marks == 10;
+    let may_lack = theirs && (pair.client == Side::Reference || (!pair.tcp && have > 0 && have < left.read));
+    if !complete && !may_lack {
         return Err(format!("{} read, {have} in the file, {marks} of 10 marks\n{}", left.read, left.log).into());
     }
     compare::same_reports(programs::reference()?, programs::tracecmd(), file, &compare::BASIC)?;
-    println!("{}: {have} records", pair.name());
+    println!("{}: {have} of {} records", pair.name(), left.read);
     Ok(())
 }
