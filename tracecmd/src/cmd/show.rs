@@ -56,18 +56,19 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     for option in &options {
         if let Some((_, file, _)) = INFO.iter().find(|(id, ..)| *id == option.id) {
             instance.dir().require(file, "not built into this kernel, or newer than it")?;
-            print_file(&instance, file)?;
+            print(&instance.dir().read_bytes(file)?)?;
             printed = true;
         } else if option.id == "hist" || option.id == "trigger" {
             let (system, event) = find_event(&fs, &instance, &option.text())?;
             let file = format!("events/{system}/{event}/{}", option.id);
             instance.dir().require(&file, "triggers since Linux 3.15, histograms since 4.7 (CONFIG_HIST_TRIGGERS)")?;
-            if option.id == "hist" && instance.dir().read_bytes(&file)?.is_empty() {
+            let text = instance.dir().read_bytes(&file)?;
+            if option.id == "hist" && text.is_empty() {
                 anyhow::bail!(
                     "{system}:{event} has no histogram; see the triggers of the event: show --trigger {event}"
                 );
             }
-            print_file(&instance, &file)?;
+            print(&text)?;
             println!();
             printed = true;
         }
@@ -102,10 +103,9 @@ pub fn run(_cx: &Ctx, m: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_file(instance: &Instance, file: &str) -> anyhow::Result<()> {
-    let text = instance.dir().read_bytes(file)?;
+fn print(text: &[u8]) -> anyhow::Result<()> {
     let mut out = crate::output::guard::stdout();
-    out.write_all(&text)?;
+    out.write_all(text)?;
     out.flush()?;
     Ok(())
 }

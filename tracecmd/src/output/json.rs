@@ -586,8 +586,6 @@ impl pipeline::Printer<Batch> for JsonPrinter<'_> {
 }
 
 impl SlicePrinter for JsonPrinter<'_> {
-    const LINES: bool = true;
-
     #[inline(always)]
     fn line(&mut self, line: &Line<'_>, at: usize, out: &mut Vec<u8>) -> usize {
         self.print_line(line, at, out)

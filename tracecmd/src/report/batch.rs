@@ -309,8 +309,6 @@ impl<'a> TextPrinter<'a> {
 }
 
 impl SlicePrinter for TextPrinter<'_> {
-    const LINES: bool = true;
-
     #[inline(always)]
     fn line(&mut self, line: &Line<'_>, at: usize, out: &mut Vec<u8>) -> usize {
         self.0.write(line, at, out)

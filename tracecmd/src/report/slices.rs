@@ -41,17 +41,11 @@ const FIRST_WRITES: usize = 1 << 10;
 
 /// Prints the lines of slices.
 pub trait SlicePrinter: Printer<Batch> {
-    /// Whether it prints single lines.
-    const LINES: bool = false;
-
     /// Appends a line behind what was written before `at`; where the pen stands then, 0 when it was added to the text.
-    #[inline(always)]
-    fn line(&mut self, _line: &Line<'_>, at: usize, _out: &mut Vec<u8>) -> usize {
-        at
-    }
+    fn line(&mut self, line: &Line<'_>, at: usize, out: &mut Vec<u8>) -> usize;
 
     /// Appends what was written before `end`, where the pen stands.
-    fn finish(&mut self, _end: usize, _out: &mut Vec<u8>) {}
+    fn finish(&mut self, end: usize, out: &mut Vec<u8>);
 }
 
 /// How it ended.
@@ -200,7 +194,7 @@ impl<W: Write, P: SlicePrinter> Batches for SliceSink<'_, '_, '_, W, P> {
         &mut self.batch
     }
 
-    const LINES: bool = P::LINES;
+    const LINES: bool = true;
 
     #[inline(always)]
     fn line(&mut self, line: &Line<'_>) -> bool {
