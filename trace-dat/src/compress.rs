@@ -216,7 +216,7 @@ impl Decompressor {
 }
 
 /// Bytes of a piece that [`unpack_pieces`] hands out.
-const PIECE: usize = 256 << 10;
+const PIECE: usize = 64 << 10;
 
 /// Unpacks metadata as [`Decompressor::unpack_vec`] does, but hands it out piece by piece, while a thread unpacks the next ones.
 ///
@@ -229,20 +229,25 @@ pub fn unpack_pieces(
     claimed: u64,
     each: &mut dyn FnMut(&[u8]),
 ) -> Result<()> {
-    let (full, pieces) = crossbeam_channel::bounded::<Vec<u8>>(2);
+    let (full, pieces) = crossbeam_channel::bounded::<(Vec<u8>, usize)>(2);
     let (back, used) = crossbeam_channel::bounded::<Vec<u8>>(4);
     let unpack = move || -> Result<()> {
         let fail = |e: std::io::Error| damaged(offset, codec, e);
         let mut from = reader(codec, packed).map_err(fail)?;
         let mut left = claimed;
         loop {
-            let mut piece = used.try_recv().unwrap_or_default();
-            piece.clear();
-            piece.reserve(PIECE);
-            let n =
-                from.by_ref().take(left.saturating_add(1).min(PIECE as u64)).read_to_end(&mut piece).map_err(fail)?;
+            let mut piece = used.try_recv().unwrap_or_else(|_| vec![0; PIECE]);
+            let mut n = 0;
+            while let Some(room) = piece.get_mut(n..).filter(|room| !room.is_empty()) {
+                match from.read(room) {
+                    Ok(0) => break,
+                    Ok(more) => n += more,
+                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(fail(e)),
+                }
+            }
             left = left.checked_sub(n as u64).ok_or_else(|| damaged(offset, codec, "larger than it says"))?;
-            if n == 0 || full.send(piece).is_err() {
+            if n == 0 || full.send((piece, n)).is_err() {
                 return Ok(());
             }
         }
@@ -266,8 +271,8 @@ pub fn unpack_pieces(
         if thread.spawn_scoped(scope, run).is_err() {
             return whole(each);
         }
-        for piece in pieces {
-            each(&piece);
+        for (piece, n) in pieces {
+            each(piece.get(..n).unwrap_or_default());
             let _ = back.try_send(piece);
         }
         failure.try_recv().map_or(Ok(()), Err)

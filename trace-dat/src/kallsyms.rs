@@ -4,9 +4,12 @@
 //! `[module]`. It has several megabytes on a usual kernel, so it is read piece by piece, while another thread unpacks the next
 //! one, and only the names are kept, with sorted addresses beside them. An index by name is made when something asks by name.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    borrow::Cow,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use crate::{Result, lazy::PieceReader, short::push_start};
@@ -40,8 +43,12 @@ struct Table {
     /// Names without anything between them, and some bytes behind the last one.
     names: Vec<u8>,
     places: Vec<Place>,
-    found: Found,
+    found: OnceLock<Found>,
+    searches: AtomicU32,
 }
+
+/// After so many searches names are kept where they are found fast: a short trace does without that memory.
+const FEW_SEARCHES: u32 = 64;
 
 /// The name of a symbol.
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +164,11 @@ pub struct Kallsyms {
     extra: Vec<u8>,
     table: OnceLock<Table>,
     by_name: OnceLock<Vec<(u32, u32)>>,
+    asked_by_name: AtomicU32,
 }
+
+/// So many names are looked for one after the other; an index pays for more only.
+const FEW_NAMES: u32 = 8;
 
 impl std::fmt::Debug for Kallsyms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -174,14 +185,14 @@ impl Default for Kallsyms {
 impl Kallsyms {
     /// Symbols of a text that `load` hands out in pieces when the first symbol is asked for, as [`PieceReader`] says. A text that
     /// cannot be loaded counts as empty.
-    pub fn new(load: impl Fn(&mut dyn FnMut(&[u8])) -> Result<bool> + Send + Sync + 'static) -> Self {
-        Kallsyms { load: Box::new(load), extra: Vec::new(), table: OnceLock::new(), by_name: OnceLock::new() }
+    pub fn new(load: impl Fn(&mut dyn FnMut(Cow<'_, [u8]>)) -> Result<bool> + Send + Sync + 'static) -> Self {
+        Kallsyms { load: Box::new(load), extra: Vec::new(), table: OnceLock::new(), by_name: OnceLock::new(), asked_by_name: AtomicU32::new(0) }
     }
 
     /// Symbols of a text at hand.
     pub fn from_bytes(text: Vec<u8>) -> Self {
         Kallsyms::new(move |each| {
-            each(&text);
+            each(Cow::Borrowed(&text));
             Ok(true)
         })
     }
@@ -197,7 +208,10 @@ impl Kallsyms {
     fn table(&self) -> &Table {
         self.table.get_or_init(|| {
             let mut lines = Lines::default();
-            let loaded = (self.load)(&mut |piece| lines.piece(piece));
+            let loaded = (self.load)(&mut |piece| match piece {
+                Cow::Owned(text) if lines.is_new() => lines.in_place(text),
+                piece => lines.piece(&piece),
+            });
             let is_good = loaded.unwrap_or_else(|e| {
                 log::warn!("kallsyms: {e}");
                 false
@@ -249,6 +263,13 @@ impl Kallsyms {
     /// Where the symbol of this name begins; of several the one with the lowest address.
     pub fn address_of(&self, name: &[u8]) -> Option<u64> {
         let table = self.table();
+        if self.by_name.get().is_none() && self.asked_by_name.fetch_add(1, Ordering::Relaxed) < FEW_NAMES {
+            let same = |p: &&Place| {
+                let start = p.start as usize;
+                usize::from(p.len) == name.len() && table.names.get(start..start + name.len()) == Some(name)
+            };
+            return table.places.iter().find(same).map(|p| p.addr);
+        }
         let index = self.by_name.get_or_init(|| {
             let mut v: Vec<(u32, u32)> =
                 (0..table.places.len()).map(|i| (hash(table.name(i).unwrap_or_default()), i as u32)).collect();
@@ -272,10 +293,13 @@ fn hash(name: &[u8]) -> u32 {
 }
 
 /// The text of a usual kernel comes in pieces of at least so many bytes …
-const LONG: usize = 128 << 10;
+const LONG: usize = 32 << 10;
 /// … and has not more than so many bytes of names, and so many symbols.
 const USUAL_NAMES: usize = 12 << 20;
 const USUAL_SYMBOLS: usize = 400_000;
+
+/// Bytes behind the last name: names are copied with what is behind them.
+const BEHIND: usize = 32;
 
 /// The symbols while their lines are read.
 #[derive(Default)]
@@ -287,6 +311,37 @@ struct Lines {
 }
 
 impl Lines {
+    /// Whether there was no piece yet.
+    fn is_new(&self) -> bool {
+        self.names.is_empty() && self.places.is_empty() && self.begun.is_empty()
+    }
+
+    /// Takes the first piece, in whose memory the names stay: they move to its front.
+    fn in_place(&mut self, mut text: Vec<u8>) {
+        let end = memchr::memrchr(b'\n', &text).map_or(0, |n| n + 1);
+        self.begun.extend_from_slice(text.get(end..).unwrap_or_default());
+        text.truncate(end);
+        // A line is longer than its names: what is written never reaches what is read next.
+        let (mut read, mut write) = (0, 0);
+        while let Some(lines) = text.get(read..).filter(|l| !l.is_empty()) {
+            let (addr, found, used) = parse_line(lines);
+            if let (Some(addr), Some(Words { start, len, module })) = (addr, found)
+                && let Ok(place) = u32::try_from(write)
+            {
+                self.places.push(Place { addr, start: place, len, module: module.len() as u16 });
+                for word in [start..start + usize::from(len), module] {
+                    let (from, to) = (read + word.start, write);
+                    write += word.len();
+                    text.copy_within(from..from + word.len(), to);
+                }
+            }
+            read += used;
+        }
+        text.truncate(write);
+        text.shrink_to(write + BEHIND);
+        self.names = text;
+    }
+
     /// Takes the next piece of the text.
     fn piece(&mut self, mut piece: &[u8]) {
         if self.places.capacity() == 0 && piece.len() >= LONG {
@@ -334,17 +389,16 @@ impl Lines {
 
     fn table(self) -> Table {
         let Lines { mut names, mut places, .. } = self;
-        // Names are copied with what is behind them.
-        names.extend([0; 32]);
+        names.extend([0; BEHIND]);
         sort_by_address(&mut places);
-        Table { names, places, found: Found::new() }
+        Table { names, places, ..Table::default() }
     }
 }
 
 impl Table {
     #[inline(always)]
     fn name_of(&self, addr: u64) -> Option<FoundName> {
-        self.found.get(addr).or_else(|| self.search_name(addr))
+        self.found.get().and_then(|found| found.get(addr)).or_else(|| self.search_name(addr))
     }
 
     #[inline(never)]
@@ -352,7 +406,12 @@ impl Table {
         let number = self.index(addr)?;
         let place = self.places.get(number)?;
         let found = FoundName { number, start: place.start as usize, len: usize::from(place.len) };
-        self.found.put(addr, found);
+        let keep = match self.found.get() {
+            None if self.searches.fetch_add(1, Ordering::Relaxed) < FEW_SEARCHES => return Some(found),
+            None => self.found.get_or_init(Found::new),
+            Some(keep) => keep,
+        };
+        keep.put(addr, found);
         Some(found)
     }
 
@@ -571,8 +630,16 @@ mod tests {
         assert_eq!(order, ["alpha3", "alpha2", "alpha", "beta", "early", "gamma2", "gamma", "last"]);
         assert_eq!(k.find(0x4000).unwrap().module, Some(&b"mod"[..]));
         assert_eq!(k.find(0x5000).unwrap().module, None);
-        assert_eq!(k.address_of(b"early"), Some(0x4800));
-        assert_eq!(k.address_of(b"absym"), None);
+        for _ in 0..FEW_NAMES {
+            assert_eq!(k.address_of(b"early"), Some(0x4800));
+            assert_eq!(k.address_of(b"absym"), None);
+        }
+        assert!(k.by_name.get().is_some());
+        assert!(k.table().found.get().is_none());
+        for _ in 0..FEW_SEARCHES {
+            wanted.iter().for_each(|(addr, want)| assert_eq!(name(&k, *addr), *want, "{addr:#x}"));
+        }
+        assert!(k.table().found.get().is_some());
     }
 
     #[test]
@@ -586,7 +653,14 @@ mod tests {
         assert_eq!(want[1], (0x2000, b"beta".to_vec(), Some(b"some_module".to_vec())));
         for size in 1..text.len() {
             let mut k = Kallsyms::new(move |each| {
-                text.chunks(size).for_each(&mut *each);
+                text.chunks(size).for_each(|piece| each(Cow::Borrowed(piece)));
+                Ok(true)
+            });
+            assert_eq!(all(&k), want, "{size}");
+            // The first piece is given away.
+            k = Kallsyms::new(move |each| {
+                each(Cow::Owned(text[..size].to_vec()));
+                each(Cow::Owned(text[size..].to_vec()));
                 Ok(true)
             });
             assert_eq!(all(&k), want, "{size}");

@@ -7,9 +7,9 @@ use crate::Result;
 /// Reads a text when it is first needed: unpacks a section of a file, or reads a file of the kernel.
 pub type TextReader = Box<dyn Fn() -> Result<Vec<u8>> + Send + Sync>;
 
-/// Reads a text when it is first needed and hands it out in pieces of any size. False: the text is damaged, which was told; the
-/// pieces are not to be used.
-pub type PieceReader = Box<dyn Fn(&mut dyn FnMut(&[u8])) -> Result<bool> + Send + Sync>;
+/// Reads a text when it is first needed and hands it out in pieces of any size; a piece that nobody else needs is given away.
+/// False: the text is damaged, which was told; the pieces are not to be used.
+pub type PieceReader = Box<dyn Fn(&mut dyn FnMut(Cow<'_, [u8]>)) -> Result<bool> + Send + Sync>;
 
 /// A text that may not have been read yet.
 #[derive(Default)]
@@ -42,7 +42,10 @@ impl LazyText {
             LazyText::Read(read) => read().map(Cow::Owned),
             LazyText::Pieces(read) => {
                 let mut text = Vec::new();
-                let is_good = read(&mut |piece| text.extend_from_slice(piece))?;
+                let is_good = read(&mut |piece| match piece {
+                    Cow::Owned(whole) if text.is_empty() => text = whole,
+                    piece => text.extend_from_slice(&piece),
+                })?;
                 Ok(Cow::Owned(if is_good { text } else { Vec::new() }))
             }
         }
@@ -52,11 +55,11 @@ impl LazyText {
     ///
     /// # Errors
     /// Those of the reader; some pieces may have been handed out then.
-    pub fn for_each(&self, each: &mut dyn FnMut(&[u8])) -> Result<bool> {
+    pub fn for_each(&self, each: &mut dyn FnMut(Cow<'_, [u8]>)) -> Result<bool> {
         match self {
             LazyText::Pieces(read) => read(each),
             _ => {
-                each(&self.load()?);
+                each(self.load()?);
                 Ok(true)
             }
         }

@@ -12,7 +12,7 @@ fn meta(endian: Endian, cpus: u32) -> Metadata {
     m.header_info(b"page", b"event");
     m.ftrace_events(&["name: function\nID: 1\n"]);
     m.event_formats(&[("sched", vec!["name: a\nID: 2\n", "name: b\nID: 3\n"])]);
-    m.kallsyms(&b"ffff0000 T _text\n".repeat(1000));
+    m.kallsyms(b"ffff0000 T _text\n".repeat(1000));
     m.printk_formats(b"");
     m.cmdlines(b"1 init\n");
     m.option(RawOption::text(id::TRACECLOCK, "[local] global"));

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use tracefs::{CpuReader, Instance, StopHandle, Wait};
+use tracefs::{BufferSize, CpuReader, Instance, StopHandle, Wait};
 
 use crate::files::read_full;
 use crate::follower::Ahead;
@@ -32,6 +32,23 @@ pub struct Settings {
     pub no_splice: bool,
     /// Limit of each CPU's data in bytes (`-m`).
     pub max_bytes: Option<u64>,
+    /// After a transfer of less than so many bytes it waits for the kernel's wake-up again; see [`lull`].
+    pub lull: usize,
+}
+
+/// Buffers from this size on are left to fill up again after they were emptied.
+const LARGE_BUFFER: u64 = 1 << 20;
+
+/// How little there must be in a CPU's buffer for a recorder to wait until the kernel wakes it, in bytes.
+///
+/// A recorder that takes each sub-buffer as it becomes full costs the traced machine two calls for each. It does so only where
+/// a wait could cost records: with a small buffer, and where the kernel wakes it before a good part is full.
+pub fn lull(instance: &Instance) -> usize {
+    let wakes_late = instance.buffer_percent().ok().flatten().is_some_and(|p| (10..=50).contains(&p));
+    match instance.buffer_size(None) {
+        Ok(BufferSize::Kb(kb)) if wakes_late && kb * 1024 >= LARGE_BUFFER => (kb as usize * 1024 / 4).min(256 << 10),
+        _ => 0,
+    }
 }
 
 /// The file of one CPU's raw data.
@@ -255,6 +272,9 @@ fn record(
                     if failure.take().is_some() {
                         log::warn!("{}: can be written again", sink.path.display());
                     }
+                    if n < how.lull {
+                        break;
+                    }
                 }
                 Err(e) if e.is_output() => {
                     if failure.is_none() {
@@ -283,18 +303,21 @@ fn record(
 /// Takes what is in the buffer now, the last, partly filled sub-buffer included.
 fn drain(reader: &mut CpuReader, sink: &mut Sink) -> anyhow::Result<()> {
     // Tracing is off: what is there is bounded by the buffer. Should somebody have switched it on again, this ends all the same.
+    let mut whole = true;
     for _ in 0..1 << 22 {
-        let n = match reader.flush(sink.file.as_fd(), 1) {
+        let out = sink.file.as_fd();
+        let n = match if whole { reader.transfer(out) } else { reader.flush(out, 1) } {
             Ok(n) => n,
             Err(e) if e.is_output() => {
                 return Err(anyhow::Error::from(e).context(format!("cannot write {}", sink.path.display())));
             }
             Err(e) => return Err(e.into()),
         };
-        if n == 0 {
-            break;
+        match n {
+            0 if whole => whole = false,
+            0 => break,
+            n => sink.wrote(n as u64)?,
         }
-        sink.wrote(n as u64)?;
     }
     Ok(())
 }
@@ -389,7 +412,7 @@ mod tests {
         let terminal = nix::pty::openpty(None, None).unwrap();
         drop(terminal.master);
         let good = std::mem::replace(&mut sink.file, File::from(terminal.slave));
-        let how = Settings { pause: Duration::ZERO, priority: None, poll: false, no_splice: false, max_bytes: None };
+        let how = Settings { pause: Duration::ZERO, priority: None, poll: false, no_splice: false, max_bytes: None, lull: 0 };
         let mut failure = None;
         let stopped = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));

@@ -1,11 +1,14 @@
 //! From a finished recording to a trace.dat file: what describes the kernel, then the data of each CPU.
 
+use std::hash::Hasher;
 use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
 use trace_dat::compress::Codec;
-use trace_dat::write::{BufferHead, FileHead, FileVersion, Metadata, RawOption, Summary, Writer, option::id};
+use trace_dat::write::{
+    BufferHead, FileHead, FileVersion, Metadata, Payload, RawOption, Section, Summary, Writer, option::id,
+};
 use trace_dat::{Endian, LongSize};
 use tracefs::{EventTarget, Instance, TraceFs};
 
@@ -146,7 +149,7 @@ pub fn metadata(root: &TraceFs, plan: &Plan, facts: &[BufferFacts], extras: &Ext
     meta.header_info(&page, &dir.read_bytes("events/header_event").unwrap_or_default());
     meta.ftrace_events(&ftrace_formats(&top));
     meta.event_formats(&formats(&top, plan.formats.as_deref())?);
-    meta.kallsyms(&kallsyms(plan)?);
+    meta.kallsyms(kallsyms(plan)?);
     meta.printk_formats(&dir.read_bytes("printk_formats").unwrap_or_default());
     meta.cmdlines(&dir.read_bytes("saved_cmdlines").unwrap_or_default());
 
@@ -228,6 +231,65 @@ pub fn codec(plan: &Plan) -> Codec {
         (_, Some("zlib")) => Codec::Zlib,
         _ => Codec::Zstd,
     }
+}
+
+/// Large sections that were packed when the recording began. Most are the same at its end.
+#[derive(Debug, Default)]
+pub struct PackedSections(Vec<PackedSection>);
+
+#[derive(Debug)]
+struct PackedSection {
+    id: u16,
+    /// Of the plain bytes.
+    hash: u64,
+    payload: Payload,
+}
+
+/// It is worth while from so many bytes on.
+const LARGE_SECTION: usize = 64 << 10;
+
+impl PackedSections {
+    /// Packs all sections and remembers the large ones, when the finished file has this codec.
+    ///
+    /// # Errors
+    /// As [`Metadata::pack`].
+    pub fn pack(meta: &mut Metadata, codec: Codec, finished: Codec) -> anyhow::Result<PackedSections> {
+        let hashes: Vec<_> = meta
+            .sections
+            .iter()
+            .map(|s| match &s.payload {
+                Payload::Plain(bytes) if codec == finished && bytes.len() >= LARGE_SECTION => Some(hash(bytes)),
+                _ => None,
+            })
+            .collect();
+        meta.pack(codec)?;
+        let packed = meta.sections.iter().zip(hashes).filter_map(|(s, hash)| {
+            Some(PackedSection { id: s.id, hash: hash?, payload: s.payload.clone() })
+        });
+        Ok(PackedSections(packed.collect()))
+    }
+
+    /// Puts them in the place of sections with the same content.
+    pub fn put_into(self, meta: &mut Metadata) {
+        for packed in self.0 {
+            let Payload::Packed { unpacked, .. } = packed.payload else { continue };
+            let same = |s: &&mut Section| match &s.payload {
+                Payload::Plain(bytes) => {
+                    s.id == packed.id && bytes.len() as u64 == u64::from(unpacked) && hash(bytes) == packed.hash
+                }
+                Payload::Packed { .. } => false,
+            };
+            if let Some(section) = meta.sections.iter_mut().find(same) {
+                section.payload = packed.payload;
+            }
+        }
+    }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 /// Writes a file that has everything but data, for a recording that may not end; it is on disk when this returns.

@@ -1,5 +1,7 @@
 //! Sections of version 7, and the metadata that both versions have, unpacked when asked for.
 
+use std::borrow::Cow;
+
 use crate::{
     Endian, Error, Result,
     compress::{Codec, Decompressor, METADATA_MAX, unpack_pieces},
@@ -233,12 +235,16 @@ impl Part {
     ///
     /// # Errors
     /// As there; some pieces may have been handed out then.
-    pub(crate) fn for_each_sized32(&self, told: &mut dyn FnMut(Error), each: &mut dyn FnMut(&[u8])) -> Result<()> {
-        let (Some(codec), false) = (self.packed, self.chunks) else {
-            each(&self.read_sized(4, told)?);
+    pub(crate) fn for_each_sized32(
+        &self,
+        told: &mut dyn FnMut(Error),
+        each: &mut dyn FnMut(Cow<'_, [u8]>),
+    ) -> Result<()> {
+        let sizes = if self.chunks { None } else { self.packed_sizes()? };
+        let (Some(codec), Some((packed, unpacked @ LARGE_TEXT..))) = (self.packed, sizes) else {
+            each(Cow::Owned(self.read_sized(4, told)?));
             return Ok(());
         };
-        let (packed, unpacked) = self.packed_sizes()?.unwrap_or_default();
         let data = self.source.read_vec(self.what, self.offset.saturating_add(8), packed.into())?;
         // The size word, then so many bytes.
         let (mut word, mut left) = (Vec::with_capacity(4), None);
@@ -253,7 +259,7 @@ impl Part {
             if let Some(left) = &mut left {
                 let text = piece.get(..*left).unwrap_or(piece);
                 *left -= text.len();
-                each(text);
+                each(Cow::Borrowed(text));
             }
         })?;
         match self.endian.uint(&word, 0, 4) {
@@ -332,6 +338,10 @@ impl Part {
 }
 
 /// What the text of an event format begins with.
+/// A text of so many bytes is handed out in pieces while a thread unpacks the next one; a smaller one needs less memory, and not
+/// much more time, when it is unpacked first.
+const LARGE_TEXT: u32 = 4 << 20;
+
 const NAME: &[u8] = b"name: ";
 
 /// Takes the formats that can be found in `data` from `at` on: a size, and as many bytes that begin as a format does.

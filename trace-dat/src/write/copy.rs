@@ -90,7 +90,7 @@ impl Metadata {
                 .map_err(|error| told(Some(part), error, lost))
                 .ok()
         };
-        to.kallsyms(&sized(&from.kallsyms, 4, "the kernel's symbols").unwrap_or_default());
+        to.kallsyms(sized(&from.kallsyms, 4, "the kernel's symbols").unwrap_or_default());
         to.printk_formats(&sized(&from.printk, 4, "printk formats").unwrap_or_default());
         to.cmdlines(&sized(&from.cmdlines, 8, "names of processes").unwrap_or_default());
         let read = |part: &Option<Part>, lost: &str| {

@@ -1,7 +1,10 @@
 //! The sections that describe events, symbols and processes: everything but options and trace data.
 
-use super::option::{RawOption, id};
-use crate::{compress::Codec, endian::Endian};
+use super::{
+    option::{RawOption, id},
+    pack::{Job, Packers},
+};
+use crate::{Result, compress::Codec, endian::Endian, error::Error};
 
 /// Content of a section, plain or already compressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,13 +128,13 @@ impl Metadata {
     }
 
     /// Text of `/proc/kallsyms`.
-    pub fn kallsyms(&mut self, text: &[u8]) {
-        self.sized_u32(id::KALLSYMS, text);
+    pub fn kallsyms(&mut self, text: impl Into<Vec<u8>>) {
+        self.sized_u32(id::KALLSYMS, text.into());
     }
 
     /// Text of `printk_formats`.
     pub fn printk_formats(&mut self, text: &[u8]) {
-        self.sized_u32(id::PRINTK, text);
+        self.sized_u32(id::PRINTK, text.to_vec());
     }
 
     /// Text of `saved_cmdlines`, as it was after the recording.
@@ -159,13 +162,12 @@ impl Metadata {
         self.set(id::MODULES_FILE, Payload::Plain(text.to_vec()));
     }
 
-    fn sized_u32(&mut self, section: u16, text: &[u8]) {
+    fn sized_u32(&mut self, section: u16, mut text: Vec<u8>) {
         // More than 4 GiB of text cannot be said; what fits is kept.
-        let text = text.get(..u32::MAX as usize).unwrap_or(text);
-        let mut out = Vec::with_capacity(text.len() + 4);
-        out.extend(self.endian.from_u32(text.len() as u32));
-        out.extend_from_slice(text);
-        self.set(section, Payload::Plain(out));
+        text.truncate(u32::MAX as usize);
+        let size = self.endian.from_u32(text.len() as u32);
+        text.splice(0..0, size);
+        self.set(section, Payload::Plain(text));
     }
 
     fn sized_u64(&mut self, section: u16, text: &[u8]) {
@@ -173,6 +175,30 @@ impl Metadata {
         out.extend(self.endian.from_u64(text.len() as u64));
         out.extend_from_slice(text);
         self.set(section, Payload::Plain(out));
+    }
+
+    /// Packs all sections that are plain, on as many threads as there are CPUs: a file of this codec takes them as they are then.
+    ///
+    /// # Errors
+    /// [`Error::Compressed`] when the library gives up (out of memory); sections are lost then.
+    pub fn pack(&mut self, codec: Codec) -> Result<()> {
+        if codec == Codec::None {
+            return Ok(());
+        }
+        let mut packers = Packers::new(codec, 0);
+        let mut packed = Vec::new();
+        for section in &mut self.sections {
+            if let Payload::Plain(bytes) = &mut section.payload {
+                packers.push(Job::Pack(std::mem::take(bytes)))?;
+                packed.push(&mut section.payload);
+            }
+        }
+        for payload in packed {
+            let ended = || Error::Compressed { offset: 0, codec: codec.name(), why: "a worker thread ended".into() };
+            let done = packers.pop().unwrap_or_else(|| Err(ended()))?;
+            *payload = Payload::Packed { codec, bytes: done.bytes, unpacked: done.unpacked, offset: 0 };
+        }
+        Ok(())
     }
 
     /// Adds an option.

@@ -134,7 +134,7 @@ pub fn slim(meta: &mut Metadata, file: &TraceFile, used: &Used) {
                 kept.extend_from_slice(line);
             }
         }
-        meta.kallsyms(&kept);
+        meta.kallsyms(kept);
     }
     if let Some(bytes) = unpacked(meta, id::CMDLINES) {
         let mut kept = Vec::new();

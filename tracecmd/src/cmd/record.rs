@@ -23,7 +23,7 @@ use crate::recorder::{self, Raw, Recorder, Settings};
 use crate::session::{Active, Session};
 use crate::signal::{Signals, Woken};
 use crate::sys::{self, Background, Split};
-use crate::tracefile::{self, BufferFacts, Extras};
+use crate::tracefile::{self, BufferFacts, Extras, PackedSections};
 use crate::{procmap, stats};
 
 /// The options of `record`.
@@ -148,17 +148,21 @@ fn finish(
     }
     let extras =
         Extras { date_us, trace_id: own_id, guests: options, tsc2nsec, maps: outcome.maps, ..Extras::default() };
-    let meta = tracefile::metadata(session.root(), plan, &facts, &extras)?;
+    let mut meta = tracefile::metadata(session.root(), plan, &facts, &extras)?;
+    std::mem::take(&mut recorders.packed).put_into(&mut meta);
     let sizes: Vec<_> = session.buffers.iter().map(|a| stats::size_kb(&a.instance)).collect();
-    // The kernel is free again before the long work begins.
-    if plan.keep {
-        session.keep();
-    } else {
-        session.end()?;
-    }
-    let summary = tracefile::write(&output, plan, &meta, &facts, &mut data)?;
+    // The kernel is free again at once; where it waits for its readers (RCU) the file is written meanwhile.
+    let (restored, summary) = std::thread::scope(|scope| {
+        let restorer = std::thread::Builder::new().name("restorer".into());
+        let restorer = restorer.spawn_scoped(scope, || restore(&mut session, plan.keep));
+        let summary = tracefile::write(&output, plan, &meta, &facts, &mut data);
+        (restorer.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))), summary)
+    });
+    let restored = restored.unwrap_or_else(|_no_thread| restore(&mut session, plan.keep));
+    let summary = summary?;
     data.iter().flatten().for_each(Raw::remove);
     recorders.forget_description();
+    restored?;
     drop(pid_file);
     if !plan.quiet {
         let mut err = std::io::stderr().lock();
@@ -181,6 +185,15 @@ fn finish(
         return Ok(ExitCode::FAILURE);
     }
     Ok(outcome.status.filter(|_| plan.exit_status).map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// Brings the kernel back, or leaves what was asked for.
+fn restore(session: &mut Session, keep: bool) -> anyhow::Result<()> {
+    if keep {
+        session.keep();
+        return Ok(());
+    }
+    session.end()
 }
 
 /// Asks the agents of all guests to record.
@@ -319,6 +332,8 @@ pub struct Recorders {
     paths: Vec<PathBuf>,
     /// What the kernel says of its events, for whoever finds the raw data of a recording that did not end.
     description: Option<PathBuf>,
+    /// The large parts of it: most recordings end with the same.
+    packed: PackedSections,
 }
 
 impl Recorders {
@@ -339,7 +354,8 @@ impl Recorders {
         let facts = session.buffers.iter().map(|a| BufferFacts::read(&a.instance, false));
         let mut facts = facts.collect::<anyhow::Result<Vec<_>>>()?;
         facts.iter_mut().for_each(|f| f.stats.clear());
-        let meta = tracefile::metadata(session.root(), plan, &facts, &Extras::default())?;
+        let mut meta = tracefile::metadata(session.root(), plan, &facts, &Extras::default())?;
+        self.packed = PackedSections::pack(&mut meta, Codec::Zstd, tracefile::codec(plan))?;
         tracefile::write_description(&path, &meta, &facts)
     }
 
@@ -366,6 +382,7 @@ impl Recorders {
             priority: plan.priority,
             poll: plan.poll,
             no_splice: plan.no_splice,
+            lull: 0,
             max_bytes: plan.max_kb.map(|kb| kb.saturating_mul(1024)),
         };
         let codec = tracefile::codec(plan);
@@ -373,6 +390,7 @@ impl Recorders {
         for a in &session.buffers {
             let mut of_buffer = Vec::new();
             let subbuf = a.instance.subbuf_size()? as u32;
+            let how = Settings { lull: recorder::lull(&a.instance), ..how.clone() };
             for cpu in a.instance.cpus()? {
                 let path = recorder::raw_path(output, plan.temp.as_deref(), a.name(), cpu)?;
                 self.paths.push(path.clone());

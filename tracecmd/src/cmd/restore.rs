@@ -205,7 +205,7 @@ fn local(
     let plan = Plan::new(Verb::Extract, &[])?;
     let mut meta = tracefile::metadata(&root, &plan, &[], &Extras::default())?;
     if let Some(path) = m.get_one::<PathBuf>("kallsyms") {
-        meta.kallsyms(&std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?);
+        meta.kallsyms(std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?);
     }
     let long_size = if size_of::<usize>() == 4 { LongSize::Four } else { LongSize::Eight };
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096) as u32;

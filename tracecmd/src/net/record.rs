@@ -346,6 +346,7 @@ pub(super) fn prepare(
         priority: plan.priority,
         poll: plan.poll,
         no_splice: plan.no_splice,
+        lull: 0,
         max_bytes: None,
     };
     let output = plan.output_path();
