@@ -186,7 +186,13 @@ impl Kallsyms {
     /// Symbols of a text that `load` hands out in pieces when the first symbol is asked for, as [`PieceReader`] says. A text that
     /// cannot be loaded counts as empty.
     pub fn new(load: impl Fn(&mut dyn FnMut(Cow<'_, [u8]>)) -> Result<bool> + Send + Sync + 'static) -> Self {
-        Kallsyms { load: Box::new(load), extra: Vec::new(), table: OnceLock::new(), by_name: OnceLock::new(), asked_by_name: AtomicU32::new(0) }
+        Kallsyms {
+            load: Box::new(load),
+            extra: Vec::new(),
+            table: OnceLock::new(),
+            by_name: OnceLock::new(),
+            asked_by_name: AtomicU32::new(0),
+        }
     }
 
     /// Symbols of a text at hand.

@@ -73,6 +73,21 @@ impl Source {
         Ok(Source { inner: Arc::new(Inner { path, len, bytes }) })
     }
 
+    /// A regular file that is open; `name` stands for the path in messages.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when its size cannot be had.
+    pub fn from_file(name: impl Into<PathBuf>, file: File) -> Result<Self> {
+        let path = name.into();
+        match file.metadata() {
+            Ok(meta) => {
+                let bytes = Bytes::File(ReadAt::new(file));
+                Ok(Source { inner: Arc::new(Inner { path, len: meta.len(), bytes }) })
+            }
+            Err(source) => Err(Error::Io { path, what: "read", source }),
+        }
+    }
+
     /// Bytes that are at hand; `name` stands for the path in messages.
     pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Self {
         Source { inner: Arc::new(Inner { path: name.into(), len: bytes.len() as u64, bytes: Bytes::Owned(bytes) }) }

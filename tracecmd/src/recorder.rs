@@ -13,9 +13,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use trace_dat::source::Source;
 use tracefs::{BufferSize, CpuReader, Instance, StopHandle, Wait};
 
-use crate::files::read_full;
 use crate::follower::Ahead;
 use crate::sys;
 
@@ -36,17 +36,20 @@ pub struct Settings {
     pub lull: usize,
 }
 
-/// Buffers from this size on are left to fill up again after they were emptied.
-const LARGE_BUFFER: u64 = 1 << 20;
+/// Buffers from this size on, in KiB, are left to fill up again after they were emptied.
+const LARGE_BUFFER: u64 = 1 << 10;
 
 /// How little there must be in a CPU's buffer for a recorder to wait until the kernel wakes it, in bytes.
 ///
 /// A recorder that takes each sub-buffer as it becomes full costs the traced machine two calls for each. It does so only where
-/// a wait could cost records: with a small buffer, and where the kernel wakes it before a good part is full.
+/// the kernel wakes it before a good part is full, or so late that a wait could cost records.
 pub fn lull(instance: &Instance) -> usize {
-    let wakes_late = instance.buffer_percent().ok().flatten().is_some_and(|p| (10..=50).contains(&p));
+    let wakes = instance.buffer_percent().ok().flatten();
     match instance.buffer_size(None) {
-        Ok(BufferSize::Kb(kb)) if wakes_late && kb * 1024 >= LARGE_BUFFER => (kb as usize * 1024 / 4).min(256 << 10),
+        Ok(BufferSize::Kb(kb)) if wakes.is_some_and(|p| (10..=50).contains(&p)) => {
+            let part = if kb >= LARGE_BUFFER { kb / 4 } else { kb / 8 };
+            part.min(256) as usize * 1024
+        }
         _ => 0,
     }
 }
@@ -75,29 +78,16 @@ impl Raw {
         Raw { path, cpu, bytes, failure: None, ahead: None, file, older: None }
     }
 
-    /// Hands out the data in order, in pieces of at most `size` bytes, without the first `skip` bytes (none with `-m`).
+    /// The files with the data, in order: one, or with `-m` up to two.
     ///
     /// # Errors
-    /// The files cannot be read, or what `each` reports.
-    pub fn for_each(
-        &mut self,
-        skip: u64,
-        size: usize,
-        mut each: impl FnMut(&[u8]) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        let mut buf = vec![0; size];
-        for file in self.older.iter_mut().chain([&mut self.file]) {
-            file.seek(SeekFrom::Start(skip)).with_context(|| format!("cannot read {}", self.path.display()))?;
-            loop {
-                let piece =
-                    read_full(file, &mut buf).with_context(|| format!("cannot read {}", self.path.display()))?;
-                if piece.is_empty() {
-                    break;
-                }
-                each(piece)?;
-            }
-        }
-        Ok(())
+    /// They cannot be read.
+    pub fn sources(&self) -> anyhow::Result<Vec<Source>> {
+        let open = |file: &File| {
+            let file = file.try_clone().with_context(|| format!("cannot read {}", self.path.display()))?;
+            Ok(Source::from_file(&self.path, file)?)
+        };
+        self.older.iter().chain([&self.file]).map(open).collect()
     }
 
     /// Removes the file.
@@ -386,15 +376,14 @@ mod tests {
             sink.file.write_all(&[n; 4096]).unwrap();
             sink.wrote(4096).unwrap();
         }
-        let mut raw = sink.finish(0, None);
+        let raw = sink.finish(0, None);
         assert_eq!(raw.bytes, 3 * 4096);
         let mut seen = Vec::new();
-        raw.for_each(0, 4096, |b| {
-            assert_eq!(b.len(), 4096);
-            seen.push(b[0]);
-            Ok(())
-        })
-        .unwrap();
+        for source in raw.sources().unwrap() {
+            for at in (0..source.len()).step_by(4096) {
+                seen.push(source.read_vec("data", at, 4096).unwrap()[0]);
+            }
+        }
         assert_eq!(seen, [5, 6, 7]);
     }
 
@@ -412,7 +401,8 @@ mod tests {
         let terminal = nix::pty::openpty(None, None).unwrap();
         drop(terminal.master);
         let good = std::mem::replace(&mut sink.file, File::from(terminal.slave));
-        let how = Settings { pause: Duration::ZERO, priority: None, poll: false, no_splice: false, max_bytes: None, lull: 0 };
+        let how =
+            Settings { pause: Duration::ZERO, priority: None, poll: false, no_splice: false, max_bytes: None, lull: 0 };
         let mut failure = None;
         let stopped = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));

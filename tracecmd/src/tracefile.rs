@@ -263,9 +263,11 @@ impl PackedSections {
             })
             .collect();
         meta.pack(codec)?;
-        let packed = meta.sections.iter().zip(hashes).filter_map(|(s, hash)| {
-            Some(PackedSection { id: s.id, hash: hash?, payload: s.payload.clone() })
-        });
+        let packed = meta
+            .sections
+            .iter()
+            .zip(hashes)
+            .filter_map(|(s, hash)| Some(PackedSection { id: s.id, hash: hash?, payload: s.payload.clone() }));
         Ok(PackedSections(packed.collect()))
     }
 
@@ -287,7 +289,7 @@ impl PackedSections {
 }
 
 fn hash(bytes: &[u8]) -> u64 {
-    let mut hasher = std::hash::DefaultHasher::new();
+    let mut hasher = rustc_hash::FxHasher::default();
     hasher.write(bytes);
     hasher.finish()
 }
@@ -334,7 +336,7 @@ pub fn write(
     }
     let mut writer = Writer::create(path, head, meta, heads)?;
     let mut progress = Progress::bytes(data.iter().flatten().map(|r| r.bytes).sum());
-    for (at, (cpus, f)) in data.iter_mut().zip(facts).enumerate() {
+    for (at, cpus) in data.iter_mut().enumerate() {
         for raw in cpus {
             if raw.bytes == 0 {
                 continue;
@@ -346,12 +348,10 @@ pub fn write(
                 writer.spooled(ahead)?;
                 progress.add(done);
             }
-            let piece = f.subbuf.max(1) * (1usize << 20).div_ceil(f.subbuf.max(1));
-            raw.for_each(done, piece, |bytes| {
-                writer.sub_buffers(bytes)?;
-                progress.add(bytes.len() as u64);
-                Ok(())
-            })?;
+            for source in raw.sources()? {
+                let skip = std::mem::take(&mut done);
+                writer.copy(&source, skip, source.len().saturating_sub(skip), &mut |n| progress.add(n))?;
+            }
         }
     }
     // The raw data go next.

@@ -315,11 +315,11 @@ impl<W: Write + Seek> Writer<W> {
     }
 
     /// Appends whole sub-buffers of the current CPU that lie in `source`, uncompressed. A last piece that is no whole sub-buffer is
-    /// filled up to one.
+    /// filled up to one. `progress` gets the numbers of bytes as they are done.
     ///
     /// # Errors
     /// As [`Writer::sub_buffers`]; when they cannot be read.
-    pub(crate) fn copy(&mut self, source: &Source, offset: u64, len: u64, progress: &mut dyn FnMut(u64)) -> Result<()> {
+    pub fn copy(&mut self, source: &Source, offset: u64, len: u64, progress: &mut dyn FnMut(u64)) -> Result<()> {
         let page = self.page_size()?;
         let mut done = 0;
         if self.head.codec == Codec::None && len >= page as u64 {

@@ -96,7 +96,7 @@ impl Column {
 
     /// Appends key and value.
     #[inline(always)]
-    fn write(&self, endian: Endian, data: &[u8], lines: &mut Lines<'_, '_>) {
+    fn write(&self, endian: Endian, data: &[u8], long: &mut LongNumbers, lines: &mut Lines<'_, '_>) {
         lines.text(&self.key);
         let pen = &mut lines.pen;
         let four = || data.get(self.offset..)?.first_chunk().map(|b| endian.u32(*b));
@@ -111,7 +111,7 @@ impl Column {
                 None => pen.piece(NULL),
             },
             Kind::U64 => match eight() {
-                Some(n) => pen.dec(n),
+                Some(n) => long.write(n, pen),
                 None => pen.piece(NULL),
             },
             Kind::I64 => match eight() {
@@ -368,6 +368,40 @@ impl Time {
     }
 }
 
+/// Numbers from this one on are kept: most are addresses, of which traces have the same ones over and over.
+const LONG: u64 = 1_000_000_000_000;
+/// How many are kept; a power of two.
+const LONG_NUMBERS: usize = 256;
+
+/// Long numbers printed last, and their digits.
+struct LongNumbers(Box<[(u64, [u8; 20], u32); LONG_NUMBERS]>);
+
+impl LongNumbers {
+    fn new() -> Self {
+        LongNumbers(Box::new([(0, [0; 20], 0); LONG_NUMBERS]))
+    }
+
+    /// Appends a number.
+    #[inline(always)]
+    fn write(&mut self, n: u64, pen: &mut Pen<'_>) {
+        if n < LONG {
+            return pen.dec(n);
+        }
+        let at = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize % LONG_NUMBERS;
+        match self.0.get_mut(at) {
+            Some((number, digits, len)) if *number == n => pen.part(digits, *len as usize),
+            slot => {
+                let start = pen.at();
+                pen.dec(n);
+                if let Some(slot) = slot {
+                    *slot = (n, [0; 20], (pen.at() - start) as u32);
+                    slot.1.iter_mut().zip(pen.since(start)).for_each(|(to, digit)| *to = *digit);
+                }
+            }
+        }
+    }
+}
+
 /// What a part of a line is of that is the same for many lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct HeadOf {
@@ -461,6 +495,7 @@ pub struct JsonPrinter<'a> {
     origins: Vec<Vec<u8>>,
     heads: Heads,
     time: Time,
+    long: LongNumbers,
     sheet: Sheet,
     text: Vec<u8>,
 }
@@ -486,6 +521,7 @@ impl<'a> JsonPrinter<'a> {
             origins: streams.iter().map(origin).collect(),
             heads: Heads::new(),
             time: Time::default(),
+            long: LongNumbers::new(),
             sheet: Sheet::default(),
             text: Vec::new(),
         }
@@ -523,7 +559,7 @@ impl<'a> JsonPrinter<'a> {
                     if lines.pen.at() > LINE {
                         lines.flush();
                     }
-                    column.write(stream.dec.endian(), data, &mut lines);
+                    column.write(stream.dec.endian(), data, &mut self.long, &mut lines);
                 }
                 lines.pen.piece(b"},\"text\":\"");
                 let (dec, event) = (&*stream.dec, shape.event);
@@ -607,9 +643,22 @@ mod tests {
     fn value(field: Field, data: &[u8]) -> serde_json::Value {
         let (mut out, mut sheet) = (b"{".to_vec(), Sheet::default());
         let mut lines = Lines { pen: Pen::new(&mut sheet, 0), out: &mut out };
-        Column::new(&field, true).write(Endian::Little, data, &mut lines);
+        Column::new(&field, true).write(Endian::Little, data, &mut LongNumbers::new(), &mut lines);
         lines.flush().push(b'}');
         serde_json::from_slice::<serde_json::Value>(&out).unwrap()["f"].take()
+    }
+
+    #[test]
+    fn long_numbers_are_kept() {
+        let (mut sheet, mut long) = (Sheet::default(), LongNumbers::new());
+        for n in [0, LONG - 1, LONG, u64::MAX, 0xffff_ffff_81a0_0000].into_iter().chain((0..2000).map(|n| LONG * 3 + n))
+        {
+            for _ in 0..2 {
+                let mut pen = Pen::new(&mut sheet, 0);
+                long.write(n, &mut pen);
+                assert_eq!(pen.since(0), n.to_string().as_bytes());
+            }
+        }
     }
 
     #[test]
@@ -691,7 +740,7 @@ mod tests {
             field.name.clone_from(&name);
             let (mut out, mut sheet) = (b"{\"a\":0".to_vec(), Sheet::default());
             let mut lines = Lines { pen: Pen::new(&mut sheet, 0), out: &mut out };
-            Column::new(&field, false).write(Endian::Little, &[7, 0, 0, 0], &mut lines);
+            Column::new(&field, false).write(Endian::Little, &[7, 0, 0, 0], &mut LongNumbers::new(), &mut lines);
             lines.flush().push(b'}');
             assert_eq!(serde_json::from_slice::<serde_json::Value>(&out).unwrap()[&name], 7);
         }

@@ -34,6 +34,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use trace_dat::filter::FilterSet;
+use trace_dat::ring::merge::Merge;
 
 use self::{
     batch::{Batch, TextPrinter},
@@ -300,6 +301,9 @@ fn show_profile(options: &ReportOptions, inputs: &Inputs, mut pass: Pass<'_>, ou
     Ok(())
 }
 
+/// So few bytes of records are printed on one thread: others cost more memory, and begin later, than they help.
+const FEW_BYTES: u64 = 512 << 10;
+
 /// Prints the records of a pass; one over whole inputs in slices, as far as its lines do not depend on others.
 fn print<'i, P: SlicePrinter>(
     out: &mut File,
@@ -319,6 +323,10 @@ fn print<'i, P: SlicePrinter>(
             None => {}
         }
     }
+    let inputs = pass.merges_mut().iter().flat_map(Merge::inputs);
+    let bytes: u64 =
+        inputs.map(|i| i.stream.pieces().saturating_mul(i.stream.piece_len())).fold(0, u64::saturating_add);
+    let threads = if bytes < FEW_BYTES { 1 } else { threads };
     let (output, _) = pipeline::run(out, threads, printer, |sink| pass.run(sink));
     match output.context("cannot write the report")? {
         Output::Complete | Output::Closed => Ok(()),
