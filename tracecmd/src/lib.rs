@@ -42,5 +42,6 @@ pub mod report;
 pub mod session;
 pub mod signal;
 pub mod stats;
+pub mod symbols;
 pub mod sys;
 pub mod tracefile;

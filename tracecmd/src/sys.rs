@@ -25,6 +25,52 @@ pub fn pidfd(pid: i32) -> std::io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// What the kernel numbers of BPF.
+#[derive(Clone, Copy, Debug)]
+pub enum BpfKind {
+    /// Programs (since Linux 4.13).
+    Program,
+    /// Links: what programs are attached to (since Linux 5.8).
+    Link,
+}
+
+/// The ids of all BPF programs or links, ascending; none in a kernel without BPF.
+///
+/// # Errors
+/// The kernel does not say (too old, or not to us).
+pub fn bpf_ids(kind: BpfKind) -> std::io::Result<Vec<u32>> {
+    /// `union bpf_attr` of linux/bpf.h as the `*_GET_NEXT_ID` commands have it.
+    #[repr(C)]
+    #[derive(Default)]
+    struct NextId {
+        start: u32,
+        next: u32,
+        open_flags: u32,
+    }
+    let command: libc::c_int = match kind {
+        BpfKind::Program => 11,
+        BpfKind::Link => 31,
+    };
+    let mut ids = Vec::new();
+    let mut attr = NextId::default();
+    loop {
+        // SAFETY: the kernel reads and writes the structure, whose size it is told, and keeps nothing of it.
+        let done = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size_of::<NextId>()) };
+        if done != 0 {
+            let error = std::io::Error::last_os_error();
+            return match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENOSYS) => Ok(ids),
+                _ => Err(error),
+            };
+        }
+        if attr.next <= attr.start {
+            return Ok(ids);
+        }
+        ids.push(attr.next);
+        attr.start = attr.next;
+    }
+}
+
 /// Gives the calling thread a real-time priority (SCHED_FIFO).
 ///
 /// # Errors

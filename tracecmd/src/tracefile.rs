@@ -89,6 +89,8 @@ pub struct Extras {
     pub trace_id: Option<u64>,
     /// Comes behind the other options.
     pub more: Vec<RawOption>,
+    /// The kernel's symbols, when they are known already.
+    pub symbols: Option<Payload>,
 }
 
 /// The formats of the events that `patterns` select (`None`: of all), by system.
@@ -149,7 +151,10 @@ pub fn metadata(root: &TraceFs, plan: &Plan, facts: &[BufferFacts], extras: &Ext
     meta.header_info(&page, &dir.read_bytes("events/header_event").unwrap_or_default());
     meta.ftrace_events(&ftrace_formats(&top));
     meta.event_formats(&formats(&top, plan.formats.as_deref())?);
-    meta.kallsyms(kallsyms(plan)?);
+    match &extras.symbols {
+        Some(known) => meta.set(id::KALLSYMS, known.clone()),
+        None => meta.kallsyms(kallsyms(plan)?),
+    }
     meta.printk_formats(&dir.read_bytes("printk_formats").unwrap_or_default());
     meta.cmdlines(&dir.read_bytes("saved_cmdlines").unwrap_or_default());
 
@@ -233,7 +238,8 @@ pub fn codec(plan: &Plan) -> Codec {
     }
 }
 
-/// Large sections that were packed when the recording began. Most are the same at its end.
+/// Large sections that were packed when the recording began. Most are the same at its end; of the kernel's symbols
+/// [`symbols::State`] tells that.
 #[derive(Debug, Default)]
 pub struct PackedSections(Vec<PackedSection>);
 
@@ -258,7 +264,9 @@ impl PackedSections {
             .sections
             .iter()
             .map(|s| match &s.payload {
-                Payload::Plain(bytes) if codec == finished && bytes.len() >= LARGE_SECTION => Some(hash(bytes)),
+                Payload::Plain(bytes) if codec == finished && bytes.len() >= LARGE_SECTION && s.id != id::KALLSYMS => {
+                    Some(hash(bytes))
+                }
                 _ => None,
             })
             .collect();

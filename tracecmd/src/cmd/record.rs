@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{ArgMatches, Command};
 use trace_dat::compress::Codec;
+use trace_dat::write::{Payload, option::id};
 
 use crate::child::{self, Held};
 use crate::cli::{self, Ctx};
@@ -24,7 +25,7 @@ use crate::session::{Active, Session};
 use crate::signal::{Signals, Woken};
 use crate::sys::{self, Background, Split};
 use crate::tracefile::{self, BufferFacts, Extras, PackedSections};
-use crate::{procmap, stats};
+use crate::{procmap, stats, symbols};
 
 /// The options of `record`.
 pub fn command() -> Command {
@@ -146,8 +147,10 @@ fn finish(
         options.append(&mut done.options);
         guest_files.push(done);
     }
-    let extras =
-        Extras { date_us, trace_id: own_id, guests: options, tsc2nsec, maps: outcome.maps, ..Extras::default() };
+    let symbols =
+        recorders.symbols.take().and_then(|(state, packed)| (symbols::State::now()? == state).then_some(packed));
+    let maps = outcome.maps;
+    let extras = Extras { date_us, trace_id: own_id, guests: options, tsc2nsec, maps, symbols, ..Extras::default() };
     let mut meta = tracefile::metadata(session.root(), plan, &facts, &extras)?;
     std::mem::take(&mut recorders.packed).put_into(&mut meta);
     let sizes: Vec<_> = session.buffers.iter().map(|a| stats::size_kb(&a.instance)).collect();
@@ -334,6 +337,8 @@ pub struct Recorders {
     description: Option<PathBuf>,
     /// The large parts of it: most recordings end with the same.
     packed: PackedSections,
+    /// The kernel's symbols when recording began, packed, and what they depend on.
+    symbols: Option<(symbols::State, Payload)>,
 }
 
 impl Recorders {
@@ -354,8 +359,10 @@ impl Recorders {
         let facts = session.buffers.iter().map(|a| BufferFacts::read(&a.instance, false));
         let mut facts = facts.collect::<anyhow::Result<Vec<_>>>()?;
         facts.iter_mut().for_each(|f| f.stats.clear());
+        let state = symbols::State::now();
         let mut meta = tracefile::metadata(session.root(), plan, &facts, &Extras::default())?;
         self.packed = PackedSections::pack(&mut meta, Codec::Zstd, tracefile::codec(plan))?;
+        self.symbols = state.zip(meta.get(id::KALLSYMS).map(|s| s.payload.clone()));
         tracefile::write_description(&path, &meta, &facts)
     }
 
