@@ -136,8 +136,28 @@ impl Column {
                     None => self.push(endian, data, lines.flush()),
                 }
             }
-            Kind::Numbers { size, .. } if self.bytes(endian, data).len() < size => pen.piece(b"[]"),
-            Kind::Text | Kind::Numbers { .. } => self.push(endian, data, lines.flush()),
+            Kind::Numbers { size, signed } => {
+                let bytes = self.bytes(endian, data);
+                if bytes.len() > size * FEW_ELEMENTS {
+                    return self.push(endian, data, lines.flush());
+                }
+                pen.byte(b'[');
+                for (i, element) in bytes.chunks_exact(size).enumerate() {
+                    if i > 0 {
+                        pen.byte(b',');
+                    }
+                    match (element.first_chunk().map(|b| endian.u64(*b)), signed) {
+                        (Some(n), false) => long.write(n, pen),
+                        (Some(n), true) => pen.signed_dec(n as i64),
+                        (None, _) => {
+                            let n = endian.uint(element, 0, size).unwrap_or(0);
+                            if signed { pen.signed_dec(sign_extend(n, size)) } else { pen.dec(n) }
+                        }
+                    }
+                }
+                pen.byte(b']');
+            }
+            Kind::Text => self.push(endian, data, lines.flush()),
         }
     }
 
@@ -168,6 +188,9 @@ impl Column {
 }
 
 const NULL: &[u8; 4] = b"null";
+
+/// Arrays of so many elements are written with a pen.
+const FEW_ELEMENTS: usize = 16;
 
 /// Bytes of an array's element: what the format says, or what the type's name says, or one.
 fn element_size(field: &Field) -> usize {
