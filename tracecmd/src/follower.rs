@@ -24,6 +24,9 @@ use crate::tracefile::HOST_ENDIAN;
 /// How often it looks for new data.
 const PERIOD: Duration = Duration::from_millis(250);
 
+/// How many chunks it reads at once.
+const CHUNKS: u64 = 8;
+
 /// Data of one CPU that are packed already: the first [`unpacked`](Spooled::unpacked) bytes of its raw data.
 pub type Ahead = Spooled<File>;
 
@@ -56,9 +59,10 @@ impl Followed {
     /// Packs the whole chunks that are there; false when it cannot go on.
     fn follow(&mut self, buf: &mut Vec<u8>, stop: &StopHandle) -> bool {
         let Ok(size) = self.raw.metadata().map(|m| m.len()) else { return false };
-        buf.resize(self.chunk, 0);
-        while self.spool.taken() + self.chunk as u64 <= size {
-            if stop.is_stopped() {
+        while !stop.is_stopped() {
+            let chunks = size.saturating_sub(self.spool.taken()) / self.chunk as u64;
+            buf.resize(self.chunk * chunks.min(CHUNKS) as usize, 0);
+            if buf.is_empty() {
                 break;
             }
             let read = self.raw.read_exact_at(buf, self.spool.taken());

@@ -12,6 +12,9 @@ use crate::{
     compress::{Codec, Compressor},
 };
 
+/// Packed chunks of so many bytes are written at once.
+const AT_ONCE: usize = 64 << 10;
+
 /// Packed data of one CPU under construction.
 ///
 /// The output holds what stands in a version 7 file behind the count of chunks: for each chunk its sizes and its bytes. Without
@@ -92,17 +95,27 @@ impl<F: Write> Spool<F> {
             self.size += data.len() as u64;
             return self.out.write_all(data).map_err(fail);
         }
-        self.packed.clear();
+        let start = self.packed.len();
         self.packed.extend([0; 8]);
         let n = self.packer.pack(data, &mut self.packed)?;
         let size = u32::try_from(n).map_err(|_| Error::Unwritable("a compressed chunk of more than 4 GiB".into()))?;
-        let (sizes, _) = self.packed.split_at_mut(8);
-        let (a, b) = sizes.split_at_mut(4);
-        a.copy_from_slice(&self.endian.from_u32(size));
-        b.copy_from_slice(&self.endian.from_u32(data.len() as u32));
-        self.out.write_all(&self.packed).map_err(fail)?;
-        self.size += self.packed.len() as u64;
+        let sizes = [self.endian.from_u32(size), self.endian.from_u32(data.len() as u32)];
+        if let Some(to) = self.packed.get_mut(start..start + 8) {
+            to.copy_from_slice(sizes.as_flattened());
+        }
+        self.size += (self.packed.len() - start) as u64;
         self.chunks += 1;
+        if self.packed.len() < AT_ONCE {
+            return Ok(());
+        }
+        self.hand_on()
+    }
+
+    /// Brings packed chunks into the output.
+    fn hand_on(&mut self) -> Result<()> {
+        let fail = |source| Error::Io { path: "spool".into(), what: "write", source };
+        self.out.write_all(&self.packed).map_err(fail)?;
+        self.packed.clear();
         Ok(())
     }
 
@@ -115,6 +128,7 @@ impl<F: Write> Spool<F> {
             let rest = std::mem::take(&mut self.fill);
             self.pack(&rest)?;
         }
+        self.hand_on()?;
         self.out.flush().map_err(|source| Error::Io { path: "spool".into(), what: "write", source })?;
         let Spool { out, endian, page_size, packer, chunks, size, unpacked, .. } = self;
         Ok(Spooled { out, codec: packer.codec(), endian, page_size, chunks, size, unpacked })
