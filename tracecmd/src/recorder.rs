@@ -42,13 +42,12 @@ const LARGE_BUFFER: u64 = 1 << 10;
 /// How little there must be in a CPU's buffer for a recorder to wait until the kernel wakes it, in bytes.
 ///
 /// A recorder that takes each sub-buffer as it becomes full costs the traced machine two calls for each. It does so only where
-/// the kernel wakes it before a good part is full, or so late that a wait could cost records.
+/// the kernel wakes it before a good part is full, or so late that a wait could cost records: with a small buffer.
 pub fn lull(instance: &Instance) -> usize {
     let wakes = instance.buffer_percent().ok().flatten();
     match instance.buffer_size(None) {
-        Ok(BufferSize::Kb(kb)) if wakes.is_some_and(|p| (10..=50).contains(&p)) => {
-            let part = if kb >= LARGE_BUFFER { kb / 4 } else { kb / 8 };
-            part.min(256) as usize * 1024
+        Ok(BufferSize::Kb(kb)) if kb >= LARGE_BUFFER && wakes.is_some_and(|p| (10..=50).contains(&p)) => {
+            (kb / 4).min(256) as usize * 1024
         }
         _ => 0,
     }

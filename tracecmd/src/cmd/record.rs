@@ -165,7 +165,6 @@ fn finish(
     let summary = summary?;
     data.iter().flatten().for_each(Raw::remove);
     recorders.forget_description();
-    restored?;
     drop(pid_file);
     if !plan.quiet {
         let mut err = std::io::stderr().lock();
@@ -176,6 +175,8 @@ fn finish(
         let _ = stats::print_lost(&facts, &mut std::io::stdout().lock());
         let _ = stats::print_advice(&facts, &sizes, &mut err);
     }
+    // The file is complete all the same.
+    let restored = restored.map_err(|e| log::warn!("not brought back: {e:#}")).is_ok();
     let failed: Vec<String> =
         data.iter().flatten().filter_map(|r| Some(format!("{:#}", r.failure.as_ref()?))).collect();
     if !failed.is_empty() {
@@ -185,6 +186,9 @@ fn finish(
             output.display(),
             failed.join("\n  ")
         );
+        return Ok(ExitCode::FAILURE);
+    }
+    if !restored {
         return Ok(ExitCode::FAILURE);
     }
     Ok(outcome.status.filter(|_| plan.exit_status).map_or(ExitCode::SUCCESS, ExitCode::from))
