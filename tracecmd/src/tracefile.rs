@@ -239,7 +239,7 @@ pub fn codec(plan: &Plan) -> Codec {
 }
 
 /// Large sections that were packed when the recording began. Most are the same at its end; of the kernel's symbols
-/// [`symbols::State`] tells that.
+/// [`State`](crate::symbols::State) tells that.
 #[derive(Debug, Default)]
 pub struct PackedSections(Vec<PackedSection>);
 

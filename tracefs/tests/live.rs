@@ -540,6 +540,10 @@ fn sizes_clocks_masks_names() {
     i.set_option("stacktrace", true).unwrap();
     assert!(i.option("stacktrace").unwrap() && i.options().unwrap().contains(&("stacktrace".into(), true)));
     i.enable(&event("sched", "sched_switch"), true).unwrap();
+    // Where it is traced: nothing else may happen on that CPU.
+    let mut here = nix::sched::CpuSet::new();
+    here.set(0).unwrap();
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &here).unwrap();
     work();
     let names = i.root().saved_cmdlines().unwrap();
     assert!(!names.is_empty() && i.root().saved_cmdlines_size().unwrap() >= names.len() as i64);
