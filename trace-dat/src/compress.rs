@@ -8,7 +8,7 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 
 use zstd::zstd_safe::{DCtx, InBuffer, OutBuffer, ResetDirective, get_error_name};
 
-use crate::{Error, Result};
+use crate::{Error, Result, source::read_full};
 
 /// How the sections of a version 7 file are compressed.
 ///
@@ -237,15 +237,7 @@ pub fn unpack_pieces(
         let mut left = claimed;
         loop {
             let mut piece = used.try_recv().unwrap_or_else(|_| vec![0; PIECE]);
-            let mut n = 0;
-            while let Some(room) = piece.get_mut(n..).filter(|room| !room.is_empty()) {
-                match from.read(room) {
-                    Ok(0) => break,
-                    Ok(more) => n += more,
-                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(fail(e)),
-                }
-            }
+            let n = read_full(&mut from, &mut piece).map_err(fail)?.len();
             left = left.checked_sub(n as u64).ok_or_else(|| damaged(offset, codec, "larger than it says"))?;
             if n == 0 || full.send((piece, n)).is_err() {
                 return Ok(());
@@ -256,8 +248,8 @@ pub fn unpack_pieces(
         each(&Decompressor::new().unpack_vec(codec, offset, packed, claimed)?);
         Ok(())
     };
-    // A thread is not worth it for less, and a claim that is too large is an error.
-    if codec == Codec::None || claimed < 4 * PIECE as u64 || claimed > METADATA_MAX {
+    // A claim that is too large is an error.
+    if codec == Codec::None || claimed > METADATA_MAX {
         return whole(each);
     }
     std::thread::scope(|scope| {

@@ -14,6 +14,23 @@ use crate::{Error, Result};
 /// Inputs that have no size of their own (pipes) are read into memory up to this many bytes.
 const PIPE_MAX: u64 = 1 << 30;
 
+/// Fills `buf` as far as there is something to read; what was filled.
+///
+/// # Errors
+/// Reading fails.
+pub fn read_full<'b>(from: &mut impl Read, buf: &'b mut [u8]) -> io::Result<&'b mut [u8]> {
+    let mut have = 0;
+    while let Some(rest) = buf.get_mut(have..).filter(|r| !r.is_empty()) {
+        match from.read(rest) {
+            Ok(0) => break,
+            Ok(n) => have += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(buf.get_mut(..have).unwrap_or_default())
+}
+
 /// A file, or bytes in memory, that can be read at any offset by many threads. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Source {

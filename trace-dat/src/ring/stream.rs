@@ -746,6 +746,11 @@ impl CpuStream {
         }
     }
 
+    /// About how many bytes there are in all, unpacked.
+    pub fn unpacked_len(&self) -> u64 {
+        self.pieces().saturating_mul(self.piece_len())
+    }
+
     /// Time of the header of a piece (see [`CpuStream::pieces`]), `None` when it has no records or is damaged.
     pub fn piece_ts(&self, index: u64) -> Option<u64> {
         self.probe(index)

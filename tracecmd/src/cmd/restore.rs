@@ -13,12 +13,13 @@ use trace_dat::{
     LongSize, OpenOptions, TraceFile,
     compress::Codec,
     read::header::PageLayout,
+    source::read_full,
     write::{BufferHead, FileHead, FileVersion, Metadata, Writer},
 };
 use tracefs::TraceFs;
 
 use crate::cli::Ctx;
-use crate::files::{self, progress::Progress, read_full};
+use crate::files::{self, progress::Progress};
 use crate::plan::{Plan, Verb};
 use crate::tracefile::{self, BufferFacts, Extras};
 

@@ -3,7 +3,7 @@
 pub mod progress;
 
 use std::{
-    io::{Read, Write},
+    io::Write,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -54,23 +54,6 @@ pub fn tidy_on_signal() -> anyhow::Result<()> {
     };
     std::thread::Builder::new().name("signals".into()).spawn(wait).context("cannot start a thread")?;
     Ok(())
-}
-
-/// Fills `buf` as far as there is something to read; what was filled.
-///
-/// # Errors
-/// Reading fails.
-pub fn read_full<'b>(from: &mut impl Read, buf: &'b mut [u8]) -> std::io::Result<&'b mut [u8]> {
-    let mut have = 0;
-    while let Some(rest) = buf.get_mut(have..).filter(|r| !r.is_empty()) {
-        match from.read(rest) {
-            Ok(0) => break,
-            Ok(n) => have += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(buf.get_mut(..have).unwrap_or_default())
 }
 
 /// Bytes of trace data in a file, to show progress.

@@ -21,6 +21,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use trace_dat::{
     compress::Codec,
     read::TraceFile,
+    source::read_full,
     write::{BufferHead, FileHead, FileVersion, Metadata, RawOption, Summary, Writer},
 };
 use tracefs::TraceFs;
@@ -36,7 +37,6 @@ use super::{
     vm::Machine,
 };
 use crate::{
-    files::read_full,
     plan::{Guest, Plan},
     tracefile::HOST_ENDIAN,
 };

@@ -137,12 +137,12 @@ impl Column {
                 }
             }
             Kind::Numbers { size, signed } => {
-                let bytes = self.bytes(endian, data);
-                if bytes.len() > size * FEW_ELEMENTS {
-                    return self.push(endian, data, lines.flush());
-                }
                 pen.byte(b'[');
-                for (i, element) in bytes.chunks_exact(size).enumerate() {
+                for (i, element) in self.bytes(endian, data).chunks_exact(size).enumerate() {
+                    if lines.pen.at() > LINE {
+                        lines.flush();
+                    }
+                    let pen = &mut lines.pen;
                     if i > 0 {
                         pen.byte(b',');
                     }
@@ -155,42 +155,22 @@ impl Column {
                         }
                     }
                 }
-                pen.byte(b']');
+                lines.pen.byte(b']');
             }
             Kind::Text => self.push(endian, data, lines.flush()),
         }
     }
 
-    /// Appends a value of which it is not known how long it is.
+    /// Appends a text, which may be of any length.
     #[inline(never)]
     fn push(&self, endian: Endian, data: &[u8], out: &mut Vec<u8>) {
-        match self.kind {
-            Kind::Numbers { size, signed } => {
-                out.push(b'[');
-                let mut first = true;
-                for element in self.bytes(endian, data).chunks_exact(size) {
-                    if !first {
-                        out.push(b',');
-                    }
-                    first = false;
-                    let n = endian.uint(element, 0, size).unwrap_or(0);
-                    if signed { push_num(out, sign_extend(n, size)) } else { push_num(out, n) }
-                }
-                out.push(b']');
-            }
-            _ => {
-                let bytes = self.bytes(endian, data);
-                let end = memchr::memchr(0, bytes).unwrap_or(bytes.len());
-                push_string(out, bytes.get(..end).unwrap_or_default());
-            }
-        }
+        let bytes = self.bytes(endian, data);
+        let end = memchr::memchr(0, bytes).unwrap_or(bytes.len());
+        push_string(out, bytes.get(..end).unwrap_or_default());
     }
 }
 
 const NULL: &[u8; 4] = b"null";
-
-/// Arrays of so many elements are written with a pen.
-const FEW_ELEMENTS: usize = 16;
 
 /// Bytes of an array's element: what the format says, or what the type's name says, or one.
 fn element_size(field: &Field) -> usize {

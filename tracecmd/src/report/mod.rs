@@ -324,8 +324,7 @@ fn print<'i, P: SlicePrinter>(
         }
     }
     let inputs = pass.merges_mut().iter().flat_map(Merge::inputs);
-    let bytes: u64 =
-        inputs.map(|i| i.stream.pieces().saturating_mul(i.stream.piece_len())).fold(0, u64::saturating_add);
+    let bytes = inputs.map(|i| i.stream.unpacked_len()).fold(0, u64::saturating_add);
     let threads = if bytes < FEW_BYTES { 1 } else { threads };
     let (output, _) = pipeline::run(out, threads, printer, |sink| pass.run(sink));
     match output.context("cannot write the report")? {

@@ -60,7 +60,7 @@ impl Plan {
         for (m, merge) in merges.iter().enumerate() {
             for (i, input) in merge.inputs().iter().enumerate() {
                 let pieces = input.stream.pieces();
-                total = total.saturating_add(pieces.saturating_mul(input.stream.piece_len()));
+                total = total.saturating_add(input.stream.unpacked_len());
                 lines.push(Line { at: (m, i), pieces, step: 0, low: (0, None) });
             }
         }

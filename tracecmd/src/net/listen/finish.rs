@@ -11,14 +11,12 @@ use anyhow::{Context, Result, bail};
 use trace_dat::{
     compress::Codec,
     read::TraceFile,
+    source::read_full,
     write::{BufferHead, FileHead, FileVersion, Metadata, RawOption, Summary, Writer},
 };
 
 use super::{client::Client, data::Layout};
-use crate::{
-    files::read_full,
-    net::{client::LastWords, handshake::Carrier},
-};
+use crate::net::{client::LastWords, handshake::Carrier};
 
 /// What is to be put together.
 #[derive(Debug)]
