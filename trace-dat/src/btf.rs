@@ -6,7 +6,10 @@
 
 use std::{io::Write, sync::OnceLock};
 
-use crate::{Endian, Error, Result, lazy::LazyText};
+use crate::{
+    Endian, Error, Result,
+    lazy::{LazyText, Text},
+};
 
 /// First two bytes of BTF data, in the byte order of its machine.
 const BTF_MAGIC: u16 = 0xeb9f;
@@ -57,7 +60,7 @@ impl Btf {
     /// The types.
     pub fn types(&self) -> Option<&Types> {
         let read = || {
-            let types = self.text.load().and_then(|data| Types::parse(data.into_owned()));
+            let types = self.text.load().and_then(Types::parse);
             types.map_err(|e| log::warn!("BTF: {e}")).ok()
         };
         self.types.get_or_init(|| if self.is_present() { read() } else { None }).as_ref()
@@ -73,7 +76,7 @@ impl Btf {
 #[derive(Debug)]
 pub struct Types {
     endian: Endian,
-    data: Vec<u8>,
+    data: Text,
     /// Start of the type section and of the string section, and the end of the latter, in `data`.
     types_at: usize,
     strings: std::ops::Range<usize>,
@@ -109,7 +112,8 @@ impl Types {
     ///
     /// # Errors
     /// [`Error::BadValue`] for a wrong magic or header, [`Error::Truncated`] when a section or a type reaches past the end.
-    pub fn parse(data: Vec<u8>) -> Result<Types> {
+    pub fn parse(data: impl Into<Text>) -> Result<Types> {
+        let data = data.into();
         let magic = data.first_chunk::<2>().copied().unwrap_or_default();
         let endian = match (Endian::Little.u16(magic), Endian::Big.u16(magic)) {
             (BTF_MAGIC, _) => Endian::Little,

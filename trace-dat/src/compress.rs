@@ -6,9 +6,9 @@ use std::io::Read;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-use zstd::zstd_safe::{DCtx, InBuffer, OutBuffer, ResetDirective, get_error_name};
+use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, get_error_name};
 
-use crate::{Error, Result, source::read_full};
+use crate::{Error, Result, source::Source};
 
 /// How the sections of a version 7 file are compressed.
 ///
@@ -215,60 +215,48 @@ impl Decompressor {
     }
 }
 
-/// Bytes of a piece that [`unpack_pieces`] hands out.
+/// Bytes of packed metadata that are read at once.
 const PIECE: usize = 64 << 10;
 
-/// Unpacks metadata as [`Decompressor::unpack_vec`] does, but hands it out piece by piece, while a thread unpacks the next ones.
+/// Unpacks metadata of `size` bytes at `offset` of a file while it is read, to the start of `out`, whose length is what it says to have;
+/// how many bytes it gave.
 ///
 /// # Errors
-/// As [`Decompressor::unpack_vec`]; some pieces may have been handed out then.
-pub fn unpack_pieces(
+/// As [`Decompressor::unpack_vec`], [`Error::Truncated`], [`Error::Io`].
+pub(crate) fn unpack_from(
     codec: Codec,
-    offset: u64,
-    packed: &[u8],
-    claimed: u64,
-    each: &mut dyn FnMut(&[u8]),
-) -> Result<()> {
-    let (full, pieces) = crossbeam_channel::bounded::<(Vec<u8>, usize)>(2);
-    let (back, used) = crossbeam_channel::bounded::<Vec<u8>>(4);
-    let unpack = move || -> Result<()> {
-        let fail = |e: std::io::Error| damaged(offset, codec, e);
-        let mut from = reader(codec, packed).map_err(fail)?;
-        let mut left = claimed;
-        loop {
-            let mut piece = used.try_recv().unwrap_or_else(|_| vec![0; PIECE]);
-            let n = read_full(&mut from, &mut piece).map_err(fail)?.len();
-            left = left.checked_sub(n as u64).ok_or_else(|| damaged(offset, codec, "larger than it says"))?;
-            if n == 0 || full.send((piece, n)).is_err() {
-                return Ok(());
-            }
-        }
-    };
-    let whole = |each: &mut dyn FnMut(&[u8])| {
-        each(&Decompressor::new().unpack_vec(codec, offset, packed, claimed)?);
-        Ok(())
-    };
-    // A claim that is too large is an error.
-    if codec == Codec::None || claimed > METADATA_MAX {
-        return whole(each);
+    source: &Source,
+    (what, offset, size): (&'static str, u64, u64),
+    out: &mut [u8],
+) -> Result<usize> {
+    if codec != Codec::Zstd {
+        return Decompressor::new().unpack(codec, offset, &source.read_vec(what, offset, size)?, out);
     }
-    std::thread::scope(|scope| {
-        let (failed, failure) = crossbeam_channel::bounded(1);
-        let thread = std::thread::Builder::new().name("unpacker".into());
-        let run = move || {
-            if let Err(e) = unpack() {
-                let _ = failed.send(e);
+    source.check(what, offset, size)?;
+    let fail = |code| damaged(offset, codec, get_error_name(code));
+    let mut zstd = DCtx::try_create().ok_or_else(|| damaged(offset, codec, "no memory"))?;
+    // What was unpacked is looked up where it lies: no window beside it.
+    zstd.set_parameter(DParameter::StableOutBuffer(true)).map_err(fail)?;
+    let (mut to, mut done, mut left) = (OutBuffer::around(out), 0, 0);
+    let mut piece = vec![0; PIECE.min(usize::try_from(size).unwrap_or(PIECE))];
+    while done < size {
+        let len = usize::try_from(size - done).unwrap_or(PIECE).min(piece.len());
+        let part = piece.get_mut(..len).unwrap_or_default();
+        source.read_exact_at(what, offset.saturating_add(done), part)?;
+        let mut from = InBuffer::around(part);
+        while from.pos() < len {
+            let before = (to.pos(), from.pos());
+            left = zstd.decompress_stream(&mut to, &mut from).map_err(fail)?;
+            if before == (to.pos(), from.pos()) {
+                return Err(damaged(offset, codec, "larger than it says"));
             }
-        };
-        if thread.spawn_scoped(scope, run).is_err() {
-            return whole(each);
         }
-        for (piece, n) in pieces {
-            each(piece.get(..n).unwrap_or_default());
-            let _ = back.try_send(piece);
-        }
-        failure.try_recv().map_or(Ok(()), Err)
-    })
+        done += len as u64;
+    }
+    if left != 0 {
+        return Err(damaged(offset, codec, "cut off, or larger than it says"));
+    }
+    Ok(to.pos())
 }
 
 /// Packs chunks.

@@ -119,7 +119,7 @@ impl Decoder {
             long_size,
             page_size,
             table: EventTable::new(formats),
-            kallsyms: Kallsyms::new(move |each| kallsyms.for_each(each)),
+            kallsyms: Kallsyms::new(kallsyms),
             printk: PrintkFormats::new(printk.into_reader()),
             comms: Comms::new(cmdlines.into_reader()),
             btf: Btf::new(btf),

@@ -1,18 +1,19 @@
 //! Kernel symbols: address to name.
 //!
 //! The text is that of `/proc/kallsyms`: address in hex, a type letter, the name, and for a module's symbol a tab and
-//! `[module]`. It has several megabytes on a usual kernel, so it is read piece by piece, while another thread unpacks the next
-//! one, and only the names are kept, with sorted addresses beside them. An index by name is made when something asks by name.
+//! `[module]`. It has several megabytes on a usual kernel, most of whose lines are sorted by address: of those it is noted where each
+//! [`LINES`]th begins, and they are read again when a symbol among them is asked for. The other ones (of modules and BPF programs)
+//! have places in a table. An index by name is made when something asks by name more often.
 
-use std::{
-    borrow::Cow,
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use crate::{Result, lazy::PieceReader, short::push_start};
+use crate::{
+    lazy::{LazyText, Text},
+    short::push_start,
+};
 
 /// A symbol of the kernel or of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct Symbol<'a> {
     pub module: Option<&'a [u8]>,
 }
 
-/// Where a symbol begins, and where its name lies among the names.
+/// A symbol: where it begins, and where its name lies in the text.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     addr: u64,
@@ -33,19 +34,43 @@ struct Place {
     start: u32,
     /// Bytes of the name.
     len: u16,
-    /// Bytes of the module's name, which follows; 0 for none.
+    /// Bytes from there to the module's name; 0 for none.
     module: u16,
 }
 
-/// The symbols by address.
-#[derive(Debug, Default)]
+/// The symbols by address. Each has a rank: its number in the order of addresses, where at one address the later line comes first.
+#[derive(Debug)]
 struct Table {
-    /// Names without anything between them, and some bytes behind the last one.
-    names: Vec<u8>,
+    text: Text,
+    /// Lines at the start of the text that are in order.
+    run: Run,
+    /// Symbols of the other lines, by rank.
     places: Vec<Place>,
+    /// So many of them lie before those of the run, all others behind them.
+    before: usize,
     found: OnceLock<Found>,
     searches: AtomicU32,
 }
+
+/// The kernel's own symbols, whose lines stand in the order of addresses and begin with all digits of an address, a blank, a letter and
+/// a blank.
+#[derive(Debug, Default)]
+struct Run {
+    /// Where the line of each [`LINES`]th symbol begins in the text.
+    blocks: Vec<u32>,
+    /// How many symbols there are.
+    len: usize,
+    /// Digits of an address.
+    digits: usize,
+    /// Addresses of the first and the last one.
+    first: u64,
+    last: u64,
+    /// Where its lines end in the text.
+    end: usize,
+}
+
+/// Symbols of a block: so many lines are read at most to find one.
+const LINES: usize = 32;
 
 /// After so many searches names are kept where they are found fast: a short trace does without that memory.
 const FEW_SEARCHES: u32 = 64;
@@ -159,7 +184,7 @@ impl FoundName {
 /// libtraceevent does. Of several symbols at one address the reference's choice is followed: whichever its binary
 /// search meets first, in a table where later lines stand before earlier ones.
 pub struct Kallsyms {
-    load: PieceReader,
+    load: LazyText,
     /// More symbols given by the user, behind those of the file.
     extra: Vec<u8>,
     table: OnceLock<Table>,
@@ -172,22 +197,21 @@ const FEW_NAMES: u32 = 8;
 
 impl std::fmt::Debug for Kallsyms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kallsyms").field("symbols", &self.table.get().map(|t| t.places.len())).finish_non_exhaustive()
+        f.debug_struct("Kallsyms").field("symbols", &self.table.get().map(Table::len)).finish_non_exhaustive()
     }
 }
 
 impl Default for Kallsyms {
     fn default() -> Self {
-        Kallsyms::from_bytes(Vec::new())
+        Kallsyms::new(LazyText::None)
     }
 }
 
 impl Kallsyms {
-    /// Symbols of a text that `load` hands out in pieces when the first symbol is asked for, as [`PieceReader`] says. A text that
-    /// cannot be loaded counts as empty.
-    pub fn new(load: impl Fn(&mut dyn FnMut(Cow<'_, [u8]>)) -> Result<bool> + Send + Sync + 'static) -> Self {
+    /// Symbols of a text that is read when the first symbol is asked for. A text that cannot be loaded counts as empty.
+    pub fn new(text: LazyText) -> Self {
         Kallsyms {
-            load: Box::new(load),
+            load: text,
             extra: Vec::new(),
             table: OnceLock::new(),
             by_name: OnceLock::new(),
@@ -197,10 +221,7 @@ impl Kallsyms {
 
     /// Symbols of a text at hand.
     pub fn from_bytes(text: Vec<u8>) -> Self {
-        Kallsyms::new(move |each| {
-            each(Cow::Borrowed(&text));
-            Ok(true)
-        })
+        Kallsyms::new(LazyText::Bytes(text))
     }
 
     /// Adds the symbols of another text of the same form (`report --kallsyms`). Has no effect once a symbol was asked for.
@@ -213,28 +234,25 @@ impl Kallsyms {
 
     fn table(&self) -> &Table {
         self.table.get_or_init(|| {
-            let mut lines = Lines::default();
-            let loaded = (self.load)(&mut |piece| match piece {
-                Cow::Owned(text) if lines.is_new() => lines.in_place(text),
-                piece => lines.piece(&piece),
-            });
-            let is_good = loaded.unwrap_or_else(|e| {
+            let mut text = self.load.load().unwrap_or_else(|e| {
                 log::warn!("kallsyms: {e}");
-                false
+                Vec::new().into()
             });
-            if !is_good {
-                lines = Lines::default();
+            if !self.extra.is_empty() {
+                let mut all = text.into_vec();
+                if !all.ends_with(b"\n") && !all.is_empty() {
+                    all.push(b'\n');
+                }
+                all.extend_from_slice(&self.extra);
+                text = all.into();
             }
-            lines.end();
-            lines.piece(&self.extra);
-            lines.end();
-            lines.table()
+            Table::new(text)
         })
     }
 
     /// How many symbols there are.
     pub fn len(&self) -> usize {
-        self.table().places.len()
+        self.table().len()
     }
 
     /// True when there is no symbol.
@@ -244,15 +262,14 @@ impl Kallsyms {
 
     /// All symbols sorted by address.
     pub fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
-        let table = self.table();
-        (0..table.places.len()).filter_map(|i| table.symbol(i))
+        self.table().iter()
     }
 
     /// The symbol that `addr` lies in: the last one that begins at or before it. Nothing before the first symbol, and nothing
     /// behind the start of the last one, whose end is not known.
     pub fn find(&self, addr: u64) -> Option<Symbol<'_>> {
         let table = self.table();
-        table.name_of(addr).and_then(|f| table.symbol(f.number))
+        table.name_of(addr).and_then(|f| table.symbol(f))
     }
 
     /// The name of the symbol that `addr` lies in; names that were asked for before are not searched again.
@@ -263,22 +280,17 @@ impl Kallsyms {
             None => self.table(),
         };
         let FoundName { start, len, .. } = table.name_of(addr)?;
-        Some(Name { text: table.names.get(start..)?, len })
+        Some(Name { text: table.text.get(start..)?, len })
     }
 
     /// Where the symbol of this name begins; of several the one with the lowest address.
     pub fn address_of(&self, name: &[u8]) -> Option<u64> {
         let table = self.table();
         if self.by_name.get().is_none() && self.asked_by_name.fetch_add(1, Ordering::Relaxed) < FEW_NAMES {
-            let same = |p: &&Place| {
-                let start = p.start as usize;
-                usize::from(p.len) == name.len() && table.names.get(start..start + name.len()) == Some(name)
-            };
-            return table.places.iter().find(same).map(|p| p.addr);
+            return table.address_of(name);
         }
         let index = self.by_name.get_or_init(|| {
-            let mut v: Vec<(u32, u32)> =
-                (0..table.places.len()).map(|i| (hash(table.name(i).unwrap_or_default()), i as u32)).collect();
+            let mut v: Vec<(u32, u32)> = table.iter().enumerate().map(|(i, s)| (hash(s.name), i as u32)).collect();
             v.sort_unstable();
             v
         });
@@ -288,9 +300,9 @@ impl Kallsyms {
             .get(from..)?
             .iter()
             .take_while(|e| e.0 == h)
-            .map(|e| e.1 as usize)
-            .find(|i| table.name(*i) == Some(name))
-            .and_then(|i| Some(table.places.get(i)?.addr))
+            .filter_map(|e| table.nth(e.1 as usize))
+            .find(|p| table.name(p) == name)
+            .map(|p| p.addr)
     }
 }
 
@@ -298,110 +310,137 @@ fn hash(name: &[u8]) -> u32 {
     name.iter().fold(0x811c_9dc5, |h: u32, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193))
 }
 
-/// The text of a usual kernel comes in pieces of at least so many bytes …
-const LONG: usize = 32 << 10;
-/// … and has not more than so many bytes of names, and so many symbols.
-const USUAL_NAMES: usize = 12 << 20;
-const USUAL_SYMBOLS: usize = 400_000;
+/// More bytes of text than any kernel has are not read: places are kept in 32 bits.
+const MOST_TEXT: usize = u32::MAX as usize;
 
-/// Bytes behind the last name: names are copied with what is behind them.
-const BEHIND: usize = 32;
-
-/// The symbols while their lines are read.
-#[derive(Default)]
-struct Lines {
-    names: Vec<u8>,
-    places: Vec<Place>,
-    /// The start of a line whose end is in the next piece.
-    begun: Vec<u8>,
-}
-
-impl Lines {
-    /// Whether there was no piece yet.
-    fn is_new(&self) -> bool {
-        self.names.is_empty() && self.places.is_empty() && self.begun.is_empty()
+impl Run {
+    /// The lines at the start of `text` that are in order, up to those of modules.
+    fn new(text: &[u8]) -> Run {
+        let end = text.iter().position(|b| *b != b'\n').unwrap_or(text.len());
+        let digits = if text.get(end + 8) == Some(&b' ') { 8 } else { 16 };
+        let mut run = Run { digits, end, ..Run::default() };
+        while let Some(rest) = text.get(run.end..)
+            && let Some((addr, kept)) = run.head(rest)
+            && let len @ ..=MOST_LINE = usual_line_len(rest, digits + 3)
+            && rest.get(len - 2) != Some(&b']')
+        {
+            if kept {
+                if run.len == 0 {
+                    run.first = addr;
+                } else if addr < run.last {
+                    break;
+                }
+                if run.len.is_multiple_of(LINES) {
+                    run.blocks.push(run.end as u32);
+                }
+                run.len += 1;
+                run.last = addr;
+            }
+            run.end += len;
+        }
+        run
     }
 
-    /// Takes the first piece, in whose memory the names stay: they move to its front.
-    fn in_place(&mut self, mut text: Vec<u8>) {
-        let end = memchr::memrchr(b'\n', &text).map_or(0, |n| n + 1);
-        self.begun.extend_from_slice(text.get(end..).unwrap_or_default());
-        text.truncate(end);
-        // A line is longer than its names: what is written never reaches what is read next.
-        let (mut read, mut write) = (0, 0);
-        while let Some(lines) = text.get(read..).filter(|l| !l.is_empty()) {
-            let (addr, found, used) = parse_line(lines);
-            if let (Some(addr), Some(Words { start, len, module })) = (addr, found)
-                && let Ok(place) = u32::try_from(write)
-            {
-                self.places.push(Place { addr, start: place, len, module: module.len() as u16 });
-                for word in [start..start + usize::from(len), module] {
-                    let (from, to) = (read + word.start, write);
-                    write += word.len();
-                    text.copy_within(from..from + word.len(), to);
+    /// Address of the line that `rest` begins with, and whether it is a symbol that is kept; `None` for a line of another shape.
+    #[inline(always)]
+    fn head(&self, rest: &[u8]) -> Option<(u64, bool)> {
+        let (addr, kind, first) = match self.digits {
+            16 => {
+                let head = rest.first_chunk::<20>()?;
+                let high = hex8(*head.first_chunk()?)?;
+                let low = hex8(*head.get(8..)?.first_chunk()?)?;
+                (u64::from(high) << 32 | u64::from(low), head.get(16..19)?.first_chunk()?, head.get(19)?)
+            }
+            _ => {
+                let head = rest.first_chunk::<12>()?;
+                (hex8(*head.first_chunk()?)?.into(), head.get(8..11)?.first_chunk()?, head.get(11)?)
+            }
+        };
+        let [b' ', kind, b' '] = *kind else { return None };
+        (kind > b' ' && *first > b' ').then_some((addr, !matches!(kind, b'a' | b'A') && *first != b'$'))
+    }
+
+    /// The symbols from that of a block on: rank within the run, address, and where the line begins.
+    #[inline]
+    fn symbols_from<'a>(&'a self, text: &'a [u8], block: usize) -> impl Iterator<Item = (usize, u64, usize)> + 'a {
+        let mut at = self.blocks.get(block).map_or(self.end, |at| *at as usize);
+        let mut rank = block * LINES;
+        std::iter::from_fn(move || {
+            while at < self.end {
+                let rest = text.get(at..)?;
+                let (addr, kept) = self.head(rest)?;
+                let start = at;
+                at += line_len(rest);
+                if kept {
+                    rank += 1;
+                    return Some((rank - 1, addr, start));
                 }
             }
-            read += used;
-        }
-        text.truncate(write);
-        text.shrink_to(write + BEHIND);
-        self.names = text;
+            None
+        })
     }
 
-    /// Takes the next piece of the text.
-    fn piece(&mut self, mut piece: &[u8]) {
-        if self.places.capacity() == 0 && piece.len() >= LONG {
-            // Untouched memory costs nothing, but vectors that grow are copied.
-            self.names.reserve(USUAL_NAMES);
-            self.places.reserve(USUAL_SYMBOLS);
-        }
-        if !self.begun.is_empty() {
-            let (first, rest) = piece.split_at(line_len(piece));
-            self.begun.extend_from_slice(first);
-            if first.last() != Some(&b'\n') {
-                return;
+    /// Address of the first symbol of a block.
+    #[inline]
+    fn block_addr(&self, text: &[u8], at: u32) -> u64 {
+        text.get(at as usize..).and_then(|rest| self.head(rest)).map_or(0, |h| h.0)
+    }
+
+    /// The last symbols that begin at or before `addr`, all at one address: that address, and their numbers in the run.
+    fn last_before(&self, text: &[u8], addr: u64) -> Option<(u64, std::ops::Range<usize>)> {
+        let block = self.blocks.partition_point(|at| self.block_addr(text, *at) <= addr).checked_sub(1)?;
+        let (mut first, mut begin, mut end) = (block * LINES, 0, 0);
+        for (rank, a, _) in self.symbols_from(text, block).take(LINES).take_while(|(_, a, _)| *a <= addr) {
+            if a != begin {
+                (first, begin) = (rank, a);
             }
-            self.end();
-            piece = rest;
+            end = rank + 1;
         }
-        let (lines, begun) = piece.split_at(memchr::memrchr(b'\n', piece).map_or(0, |n| n + 1));
-        self.whole(lines);
-        self.begun.extend_from_slice(begun);
-    }
-
-    /// The text ends here; so does its last line.
-    fn end(&mut self) {
-        let mut line = std::mem::take(&mut self.begun);
-        self.whole(&line);
-        line.clear();
-        self.begun = line;
-    }
-
-    fn whole(&mut self, mut lines: &[u8]) {
-        while !lines.is_empty() {
-            let (addr, found, used) = parse_line(lines);
-            // Places are kept in 32 bits: no kernel has 4 GiB of names.
-            if let (Some(addr), Some(Words { start, len, module })) = (addr, found)
-                && let Ok(place) = u32::try_from(self.names.len())
-            {
-                push_start::<32>(&mut self.names, lines.get(start..).unwrap_or_default(), len.into());
-                let module = lines.get(module).unwrap_or_default();
-                self.names.extend_from_slice(module);
-                self.places.push(Place { addr, start: place, len, module: module.len() as u16 });
+        if first == block * LINES && block > 0 {
+            // Symbols at the same address may stand at the end of the block before, or fill blocks.
+            let same = self.blocks.partition_point(|at| self.block_addr(text, *at) < begin);
+            first = same * LINES;
+            if let Some(before) = same.checked_sub(1) {
+                let mut of_block = self.symbols_from(text, before).take(LINES);
+                first = of_block.find(|(_, a, _)| *a == begin).map_or(first, |(rank, ..)| rank);
             }
-            lines = lines.get(used..).unwrap_or_default();
         }
-    }
-
-    fn table(self) -> Table {
-        let Lines { mut names, mut places, .. } = self;
-        names.extend([0; BEHIND]);
-        sort_by_address(&mut places);
-        Table { names, places, ..Table::default() }
+        Some((begin, first..end))
     }
 }
 
+/// A line of the run is not longer than this.
+const MOST_LINE: usize = u16::MAX as usize;
+
 impl Table {
+    fn new(text: Text) -> Table {
+        let mut table = Table {
+            run: Run::default(),
+            places: Vec::new(),
+            before: 0,
+            found: OnceLock::new(),
+            searches: AtomicU32::new(0),
+            text,
+        };
+        table.text.truncate(MOST_TEXT);
+        table.run = Run::new(&table.text);
+        table.places = places(&table.text, table.run.end);
+        let (first, last) = (table.run.first, table.run.last);
+        table.before = table.places.partition_point(|p| p.addr < first);
+        let is_apart = table.places.get(table.before).is_none_or(|p| p.addr > last);
+        if !is_apart {
+            // The run has other symbols in it: all get places.
+            table.run = Run::default();
+            table.places = places(&table.text, 0);
+            table.before = table.places.len();
+        }
+        table
+    }
+
+    fn len(&self) -> usize {
+        self.places.len() + self.run.len
+    }
+
     #[inline(always)]
     fn name_of(&self, addr: u64) -> Option<FoundName> {
         self.found.get().and_then(|found| found.get(addr)).or_else(|| self.search_name(addr))
@@ -410,7 +449,7 @@ impl Table {
     #[inline(never)]
     fn search_name(&self, addr: u64) -> Option<FoundName> {
         let number = self.index(addr)?;
-        let place = self.places.get(number)?;
+        let place = self.nth(number)?;
         let found = FoundName { number, start: place.start as usize, len: usize::from(place.len) };
         let keep = match self.found.get() {
             None if self.searches.fetch_add(1, Ordering::Relaxed) < FEW_SEARCHES => return Some(found),
@@ -421,39 +460,139 @@ impl Table {
         Some(found)
     }
 
-    fn name(&self, i: usize) -> Option<&[u8]> {
-        let p = self.places.get(i)?;
+    /// The symbols of the run lie there in the order of the text; at one address that is not the order of ranks.
+    fn run_iter(&self) -> impl Iterator<Item = Place> + '_ {
+        let mut lines = self.run.symbols_from(&self.text, 0).peekable();
+        let mut same = Vec::new();
+        std::iter::from_fn(move || {
+            if same.is_empty() {
+                let (_, addr, start) = lines.next()?;
+                same.push(start);
+                while let Some((_, _, start)) = lines.next_if(|(_, a, _)| *a == addr) {
+                    same.push(start);
+                }
+            }
+            self.place_at(same.pop()?)
+        })
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
+        let (before, behind) = self.places.split_at_checked(self.before).unwrap_or_default();
+        before.iter().copied().chain(self.run_iter()).chain(behind.iter().copied()).map(|p| self.symbol_of(&p))
+    }
+
+    /// The symbol whose line begins here.
+    fn place_at(&self, line: usize) -> Option<Place> {
+        let (addr, words, _) = parse_line(self.text.get(line..)?);
+        words.map(|w| w.place(addr, line))
+    }
+
+    /// The symbol of this rank.
+    fn nth(&self, rank: usize) -> Option<Place> {
+        let Some(in_run) = rank.checked_sub(self.before) else { return self.places.get(rank).copied() };
+        if in_run >= self.run.len {
+            return self.places.get(rank - self.run.len).copied();
+        }
+        let line = |n: usize| self.run.symbols_from(&self.text, n / LINES).nth(n % LINES);
+        let (_, addr, mut at) = line(in_run)?;
+        let same = self.run.last_before(&self.text, addr)?.1;
+        if same.len() > 1 {
+            at = line(same.start + same.end.checked_sub(in_run + 1)?)?.2;
+        }
+        self.place_at(at)
+    }
+
+    fn name(&self, p: &Place) -> &[u8] {
         let start = p.start as usize;
-        self.names.get(start..start + usize::from(p.len))
+        self.text.get(start..start + usize::from(p.len)).unwrap_or_default()
     }
 
-    fn symbol(&self, i: usize) -> Option<Symbol<'_>> {
-        let p = self.places.get(i)?;
-        let end = p.start as usize + usize::from(p.len);
-        let module = match p.module {
+    fn symbol_of(&self, p: &Place) -> Symbol<'_> {
+        let module = match usize::from(p.module) {
             0 => None,
-            n => self.names.get(end..end + usize::from(n)),
+            n => self.text.get(p.start as usize + n..).map(|text| text.get(..module_len(text)).unwrap_or_default()),
         };
-        Some(Symbol { addr: p.addr, name: self.name(i)?, module })
+        Symbol { addr: p.addr, name: self.name(p), module }
     }
 
-    /// A plain binary search; its path decides between symbols at one address.
-    #[inline]
+    fn symbol(&self, found: FoundName) -> Option<Symbol<'_>> {
+        let in_run = found.number.checked_sub(self.before).is_some_and(|n| n < self.run.len);
+        let place = match found.start.checked_sub(self.run.digits + 3) {
+            Some(line) if in_run => self.place_at(line)?,
+            _ => self.nth(found.number)?,
+        };
+        Some(self.symbol_of(&place))
+    }
+
+    /// Where the symbol of this name begins; of several the lowest address.
+    fn address_of(&self, name: &[u8]) -> Option<u64> {
+        let (before, behind) = self.places.split_at_checked(self.before).unwrap_or_default();
+        let among = |places: &[Place]| places.iter().find(|p| self.name(p) == name).map(|p| p.addr);
+        let in_run = || {
+            let lines = self.text.get(..self.run.end)?;
+            let mut starts = memchr::memmem::find_iter(lines, name);
+            starts.find_map(|start| {
+                let line = start.checked_sub(self.run.digits + 3)?;
+                let is_line = line == 0 || lines.get(line - 1) == Some(&b'\n');
+                let place = if is_line { self.place_at(line)? } else { return None };
+                (usize::from(place.len) == name.len()).then_some(place.addr)
+            })
+        };
+        among(before).or_else(in_run).or_else(|| among(behind))
+    }
+
+    /// Rank of the symbol that `addr` lies in. What a plain binary search over all symbols finds; its path decides between those
+    /// at one address.
     fn index(&self, addr: u64) -> Option<usize> {
-        let (mut low, mut high) = (0, self.places.len());
-        while low < high {
+        let (begin, same) = self.last_before(addr)?;
+        let len = self.len();
+        // The end of the last one is not known.
+        if begin != addr && same.end == len {
+            return None;
+        }
+        let (mut low, mut high) = (0, len);
+        while same.len() > 1 && low < high {
             let mid = (low + high) / 2;
-            let begin = self.places.get(mid)?.addr;
-            if addr < begin {
+            if mid >= same.end {
                 high = mid;
-            } else if addr == begin || self.places.get(mid + 1).is_some_and(|next| addr < next.addr) {
-                return Some(mid);
-            } else {
+            } else if mid < same.start || (begin != addr && mid + 1 != same.end) {
                 low = mid + 1;
+            } else {
+                return Some(mid);
             }
         }
-        None
+        Some(same.start)
     }
+
+    /// The last symbols that begin at or before `addr`, all at one address: that address, and their ranks.
+    fn last_before(&self, addr: u64) -> Option<(u64, std::ops::Range<usize>)> {
+        let number = self.places.partition_point(|p| p.addr <= addr);
+        if number <= self.before && self.run.len > 0 && addr >= self.run.first {
+            let (begin, same) = self.run.last_before(&self.text, addr)?;
+            return Some((begin, same.start + self.before..same.end + self.before));
+        }
+        let begin = self.places.get(number.checked_sub(1)?)?.addr;
+        let first = self.places.partition_point(|p| p.addr < begin);
+        let add = if number > self.before { self.run.len } else { 0 };
+        Some((begin, first + add..number + add))
+    }
+}
+
+/// The symbols of the lines of `text` from `at` on, by rank.
+fn places(text: &[u8], mut at: usize) -> Vec<Place> {
+    let mut places = Vec::new();
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let (addr, words, used) = parse_line(rest);
+        places.extend(words.map(|w| w.place(addr, at)));
+        at += used;
+    }
+    sort_by_address(&mut places);
+    places
+}
+
+/// Bytes of a module's name at the start of `text`, 65535 at most.
+fn module_len(text: &[u8]) -> usize {
+    text.iter().position(|b| *b <= b' ' || *b == b']').unwrap_or(text.len()).min(u16::MAX.into())
 }
 
 /// Where the words of a line lie in it.
@@ -462,8 +601,14 @@ struct Words {
     start: usize,
     /// Bytes of the name.
     len: u16,
-    /// The module's name, at most 65535 bytes; empty for none.
-    module: std::ops::Range<usize>,
+    /// Bytes from the start of the name to that of the module's; 0 for none.
+    module: u16,
+}
+
+impl Words {
+    fn place(self, addr: u64, line: usize) -> Place {
+        Place { addr, start: (line + self.start) as u32, len: self.len, module: self.module }
+    }
 }
 
 /// Bytes before the first blank or control byte, eight at a time.
@@ -484,37 +629,67 @@ fn word_len(text: &[u8]) -> usize {
     len + rest.iter().position(|b| *b <= b' ').unwrap_or(rest.len())
 }
 
-/// One line at the start of `rest`: address, places of the words, bytes of the whole line.
+/// One line at the start of `rest`: address, places of the words of a symbol that is kept, bytes of the whole line.
 #[inline(always)]
-fn parse_line(rest: &[u8]) -> (Option<u64>, Option<Words>, usize) {
+fn parse_line(rest: &[u8]) -> (u64, Option<Words>, usize) {
     let Some((addr, kind, start)) = usual_head(rest).or_else(|| slow_head(rest)) else {
-        return (None, None, line_len(rest));
+        return (0, None, line_len(rest));
     };
     let name = rest.get(start..).unwrap_or_default();
     let len = word_len(name);
     let tail = name.get(len..).unwrap_or_default();
-    let mut module = 0..0;
+    let mut module = 0;
     let used = match tail {
         [b'\n', ..] => start + len + 1,
         _ => {
             if let [b'\t', more @ ..] = tail {
                 let skip = more.iter().position(|b| !matches!(b, b' ' | b'\t')).unwrap_or(more.len());
-                if let Some((b'[', word)) = more.get(skip..).and_then(<[u8]>::split_first) {
-                    let end = word.iter().position(|b| *b <= b' ' || *b == b']').unwrap_or(word.len());
-                    let at = start + len + skip + 2;
-                    module = at..at + end.min(u16::MAX.into());
+                if let Some((b'[', word)) = more.get(skip..).and_then(<[u8]>::split_first)
+                    && module_len(word) > 0
+                {
+                    module = len + skip + 2;
                 }
             }
             start + len + line_len(tail)
         }
     };
     let keep = !matches!(kind, b'a' | b'A') && len > 0 && name.first() != Some(&b'$');
-    let words = u16::try_from(len).ok().filter(|_| keep).map(|len| Words { start, len, module });
-    (Some(addr), words, used)
+    let words = match (u16::try_from(len), u16::try_from(module)) {
+        (Ok(len), module) if keep => Some(Words { start, len, module: module.unwrap_or(0) }),
+        _ => None,
+    };
+    (addr, words, used)
 }
 
 fn line_len(rest: &[u8]) -> usize {
     memchr::memchr(b'\n', rest).map_or(rest.len(), |n| n + 1)
+}
+
+/// As [`line_len`] of a line that does not end before `from`; a usual one is measured without a call, and without a branch for each
+/// piece of it.
+#[inline(always)]
+fn usual_line_len(rest: &[u8], from: usize) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let found = rest.get(from..).and_then(<[u8]>::first_chunk::<40>).map(|line| {
+        let newline = |part: &[u8; 8]| {
+            let v = u64::from_le_bytes(*part) ^ (u64::from(b'\n') * ONES);
+            // The highest bit of each byte that is 0; above the lowest such byte there may be wrong ones.
+            v.wrapping_sub(ONES) & !v & (0x80 * ONES)
+        };
+        let [a, b, c, d, e] = line.as_chunks::<8>().0 else { return (0, 0) };
+        let mut found = (newline(e), 32);
+        for (part, at) in [(d, 24), (c, 16), (b, 8), (a, 0)] {
+            let bits = newline(part);
+            if bits != 0 {
+                found = (bits, at);
+            }
+        }
+        found
+    });
+    match found {
+        Some((bits @ 1.., at)) => from + at + bits.trailing_zeros() as usize / 8 + 1,
+        _ => line_len(rest),
+    }
 }
 
 /// The usual shape: 16 digits, or 8 on a 32-bit machine, blank, letter, blank. Address, letter, where the name begins.
@@ -560,9 +735,11 @@ fn hex8(b: [u8; 8]) -> Option<u32> {
     let v = u64::from_be_bytes(b);
     let lower = v | (0x20 * ONES); // digits keep their value, letters become small
     let letter = (v >> 6) & ONES; // 1 for bytes from 0x40 on
-    // A byte is a digit when it is '0'..='9' or 'a'..='f'.
-    let ok = b.iter().all(u8::is_ascii_hexdigit);
-    if !ok {
+    // The highest bit of each byte that is not below `from`; no byte has its own.
+    let not_below = |v: u64, from: u8| v.wrapping_add(u64::from(0x80 - from) * ONES);
+    let digit = not_below(v, b'0') & !not_below(v, b'9' + 1);
+    let alphabetic = not_below(lower, b'a') & !not_below(lower, b'f' + 1);
+    if v & (0x80 * ONES) != 0 || (digit | alphabetic) & (0x80 * ONES) != 0x80 * ONES {
         return None;
     }
     let nibbles = (lower & (0x0f * ONES)).wrapping_add(letter * 9);
@@ -649,7 +826,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_any_size() {
+    fn two_texts() {
         let text = b"1000 T alpha\n0000000000002000 t beta\t[some_module]\n\nbad\n3000 T gamma\t[m]";
         let all = |k: &Kallsyms| -> Vec<_> {
             k.iter().map(|s| (s.addr, s.name.to_vec(), s.module.map(<[u8]>::to_vec))).collect()
@@ -658,19 +835,7 @@ mod tests {
         assert_eq!(want.len(), 3);
         assert_eq!(want[1], (0x2000, b"beta".to_vec(), Some(b"some_module".to_vec())));
         for size in 1..text.len() {
-            let mut k = Kallsyms::new(move |each| {
-                text.chunks(size).for_each(|piece| each(Cow::Borrowed(piece)));
-                Ok(true)
-            });
-            assert_eq!(all(&k), want, "{size}");
-            // The first piece is given away.
-            k = Kallsyms::new(move |each| {
-                each(Cow::Owned(text[..size].to_vec()));
-                each(Cow::Owned(text[size..].to_vec()));
-                Ok(true)
-            });
-            assert_eq!(all(&k), want, "{size}");
-            k = Kallsyms::from_bytes(text[..size].to_vec());
+            let mut k = Kallsyms::from_bytes(text[..size].to_vec());
             k.add_text(&text[size..]);
             assert!(all(&k).len() >= 2, "{size}");
         }

@@ -1,15 +1,96 @@
 //! Texts of a trace that are read when first asked for.
 
-use std::borrow::Cow;
+use std::ops::{Deref, DerefMut};
+
+use memmap2::MmapMut;
 
 use crate::Result;
 
-/// Reads a text when it is first needed: unpacks a section of a file, or reads a file of the kernel.
-pub type TextReader = Box<dyn Fn() -> Result<Vec<u8>> + Send + Sync>;
+/// From so many bytes on a text lies in pages of its own.
+const LONG: usize = 1 << 20;
 
-/// Reads a text when it is first needed and hands it out in pieces of any size; a piece that nobody else needs is given away.
-/// False: the text is damaged, which was told; the pieces are not to be used.
-pub type PieceReader = Box<dyn Fn(&mut dyn FnMut(Cow<'_, [u8]>)) -> Result<bool> + Send + Sync>;
+/// A text that was read, in memory of its own.
+#[derive(Debug)]
+pub struct Text {
+    memory: Memory,
+    len: usize,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Heap(Vec<u8>),
+    Pages(MmapMut),
+}
+
+impl Text {
+    /// So many zeros, to be written over. Those of a long text lie in pages of their own, which take no memory before they are written.
+    ///
+    /// `sure`: all of it will be written, so that its pages may be had at once instead of by a fault for each. (Huge pages would be
+    /// faster most of the time, but in a virtual machine whose host has to find them first they take five times as long.)
+    pub fn zeroed(len: usize, sure: bool) -> Text {
+        let pages = if len < LONG { None } else { MmapMut::map_anon(len).ok() };
+        pages.iter().filter(|_| sure).for_each(populate);
+        Text { memory: pages.map_or_else(|| Memory::Heap(vec![0; len]), Memory::Pages), len }
+    }
+
+    /// Cuts off what is behind the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// The bytes.
+    pub fn into_vec(self) -> Vec<u8> {
+        match self.memory {
+            Memory::Heap(mut bytes) => {
+                bytes.truncate(self.len);
+                bytes
+            }
+            Memory::Pages(_) => self.to_vec(),
+        }
+    }
+}
+
+/// A system that does not know this provides them later.
+#[cfg(target_os = "linux")]
+fn populate(pages: &MmapMut) {
+    let _ = pages.advise(memmap2::Advice::PopulateWrite);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn populate(_pages: &MmapMut) {}
+
+impl From<Vec<u8>> for Text {
+    fn from(bytes: Vec<u8>) -> Self {
+        let len = bytes.len();
+        Text { memory: Memory::Heap(bytes), len }
+    }
+}
+
+impl Deref for Text {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let bytes: &[u8] = match &self.memory {
+            Memory::Heap(bytes) => bytes,
+            Memory::Pages(pages) => pages,
+        };
+        bytes.get(..self.len).unwrap_or(bytes)
+    }
+}
+
+impl DerefMut for Text {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let bytes: &mut [u8] = match &mut self.memory {
+            Memory::Heap(bytes) => bytes,
+            Memory::Pages(pages) => pages,
+        };
+        let len = self.len.min(bytes.len());
+        bytes.split_at_mut(len).0
+    }
+}
+
+/// Reads a text when it is first needed: unpacks a section of a file, or reads a file of the kernel.
+pub type TextReader = Box<dyn Fn() -> Result<Text> + Send + Sync>;
 
 /// A text that may not have been read yet.
 #[derive(Default)]
@@ -21,61 +102,29 @@ pub enum LazyText {
     Bytes(Vec<u8>),
     /// It can be read; reading it twice gives the same bytes.
     Read(TextReader),
-    /// As `Read`, for a large text of which not all has to be in memory at a time.
-    Pieces(PieceReader),
 }
 
 impl LazyText {
     /// A text that `read` gets when it is first needed.
-    pub fn read(read: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'static) -> Self {
-        LazyText::Read(Box::new(read))
+    pub fn read<T: Into<Text>>(read: impl Fn() -> Result<T> + Send + Sync + 'static) -> Self {
+        LazyText::Read(Box::new(move || read().map(Into::into)))
     }
 
     /// The text, empty when there is none.
     ///
     /// # Errors
     /// Those of the reader.
-    pub fn load(&self) -> Result<Cow<'_, [u8]>> {
+    pub fn load(&self) -> Result<Text> {
         match self {
-            LazyText::None => Ok(Cow::Borrowed(&[])),
-            LazyText::Bytes(b) => Ok(Cow::Borrowed(b)),
-            LazyText::Read(read) => read().map(Cow::Owned),
-            LazyText::Pieces(read) => {
-                let mut text = Vec::new();
-                let is_good = read(&mut |piece| match piece {
-                    Cow::Owned(whole) if text.is_empty() => text = whole,
-                    piece => text.extend_from_slice(&piece),
-                })?;
-                Ok(Cow::Owned(if is_good { text } else { Vec::new() }))
-            }
-        }
-    }
-
-    /// Hands out the text piece by piece, as a [`PieceReader`] does.
-    ///
-    /// # Errors
-    /// Those of the reader; some pieces may have been handed out then.
-    pub fn for_each(&self, each: &mut dyn FnMut(Cow<'_, [u8]>)) -> Result<bool> {
-        match self {
-            LazyText::Pieces(read) => read(each),
-            _ => {
-                each(self.load()?);
-                Ok(true)
-            }
+            LazyText::None => Ok(Vec::new().into()),
+            LazyText::Bytes(b) => Ok(b.clone().into()),
+            LazyText::Read(read) => read(),
         }
     }
 
     /// A reader of this text.
     pub fn into_reader(self) -> impl Fn() -> Result<Vec<u8>> + Send + Sync + 'static {
-        move || self.load().map(Cow::into_owned)
-    }
-
-    /// The text; when it cannot be read the log says so and it counts as empty.
-    pub fn load_or_empty(&self, what: &str) -> Cow<'_, [u8]> {
-        self.load().unwrap_or_else(|e| {
-            log::warn!("{what}: {e}");
-            Cow::Borrowed(&[])
-        })
+        move || self.load().map(Text::into_vec)
     }
 }
 
@@ -84,7 +133,7 @@ impl std::fmt::Debug for LazyText {
         match self {
             LazyText::None => f.write_str("None"),
             LazyText::Bytes(b) => write!(f, "Bytes({})", b.len()),
-            LazyText::Read(_) | LazyText::Pieces(_) => f.write_str("Read"),
+            LazyText::Read(_) => f.write_str("Read"),
         }
     }
 }

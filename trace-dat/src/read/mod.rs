@@ -439,11 +439,13 @@ impl TraceFile {
         };
         if let Some(part) = meta.kallsyms.clone() {
             let warnings = warnings.clone();
-            parts.kallsyms = LazyText::Pieces(Box::new(move |each| {
+            parts.kallsyms = LazyText::read(move || {
                 let mut told = |error| warnings.push(place(&part), error, "");
-                let read = part.for_each_sized32(&mut told, each);
-                Ok(read.map_err(|error| warnings.push(place(&part), error, "the kernel's symbols")).is_ok())
-            }));
+                Ok(part.read_sized_lines(&mut told).unwrap_or_else(|error| {
+                    warnings.push(place(&part), error, "the kernel's symbols");
+                    Vec::new().into()
+                }))
+            });
         }
         parts.printk = lazy(&meta.printk, false, "printk formats");
         parts.cmdlines = lazy(&meta.cmdlines, true, "names of processes");
@@ -452,9 +454,9 @@ impl TraceFile {
             Some(part) => {
                 let warnings = warnings.clone();
                 LazyText::read(move || {
-                    Ok(part.read().unwrap_or_else(|error| {
+                    Ok(part.read_text().unwrap_or_else(|error| {
                         warnings.push(place(&part), error, "BTF");
-                        Vec::new()
+                        Vec::new().into()
                     }))
                 })
             }

@@ -1,12 +1,10 @@
 //! Sections of version 7, and the metadata that both versions have, unpacked when asked for.
 
-use std::borrow::Cow;
-
 use crate::{
     Endian, Error, Result,
-    compress::{Codec, Decompressor, METADATA_MAX, unpack_pieces},
+    compress::{Codec, Decompressor, METADATA_MAX, unpack_from},
     cursor::{Cursor, FileCursor},
-    lazy::FormatTexts,
+    lazy::{FormatTexts, Text},
     source::Source,
 };
 
@@ -231,47 +229,40 @@ impl Part {
         (size != have).then_some(Error::BadValue { what: self.what, offset, value: size, why })
     }
 
-    /// As [`Part::read_sized32`], handed out piece by piece; `told` gets to know of a wrong size.
+    /// As [`Part::read`], of what may be long.
     ///
     /// # Errors
-    /// As there; some pieces may have been handed out then.
-    pub(crate) fn for_each_sized32(
-        &self,
-        told: &mut dyn FnMut(Error),
-        each: &mut dyn FnMut(Cow<'_, [u8]>),
-    ) -> Result<()> {
+    /// As there.
+    pub(crate) fn read_text(&self) -> Result<Text> {
         let sizes = if self.chunks { None } else { self.packed_sizes()? };
-        let (Some(codec), Some((packed, unpacked @ LARGE_TEXT..))) = (self.packed, sizes) else {
-            each(Cow::Owned(self.read_sized(4, told)?));
-            return Ok(());
-        };
-        let data = self.source.read_vec(self.what, self.offset.saturating_add(8), packed.into())?;
-        // The size word, then so many bytes.
-        let (mut word, mut left) = (Vec::with_capacity(4), None);
-        unpack_pieces(codec, self.offset, &data, unpacked.into(), &mut |mut piece| {
-            while left.is_none()
-                && let Some((byte, rest)) = piece.split_first()
-            {
-                word.push(*byte);
-                piece = rest;
-                left = self.endian.uint(&word, 0, 4).map(|size| usize::try_from(size).unwrap_or(usize::MAX));
-            }
-            if let Some(left) = &mut left {
-                let text = piece.get(..*left).unwrap_or(piece);
-                *left -= text.len();
-                each(Cow::Borrowed(text));
-            }
-        })?;
-        match self.endian.uint(&word, 0, 4) {
-            Some(size) => {
-                self.wrong_size(size, u64::from(unpacked).saturating_sub(4)).into_iter().for_each(told);
-                Ok(())
-            }
-            None if !word.is_empty() => {
-                Err(Error::Truncated { what: self.what, offset: self.offset, need: 4, have: word.len() as u64 })
-            }
-            None => Ok(()),
+        let (Some(codec), Some((packed, unpacked))) = (self.packed, sizes) else { return self.read().map(Text::from) };
+        if u64::from(unpacked) > METADATA_MAX {
+            let why = "bytes unpacked are more than any metadata has";
+            return Err(Error::BadValue { what: self.what, offset: self.offset, value: unpacked.into(), why });
         }
+        let mut text = Text::zeroed(unpacked as usize, unpacked / USUAL_RATIO <= packed);
+        let place = (self.what, self.offset.saturating_add(8), packed.into());
+        let len = unpack_from(codec, &self.source, place, &mut text)?;
+        text.truncate(len);
+        Ok(text)
+    }
+
+    /// Lines behind a 32-bit size word, in whose place empty lines stand; `told` gets to know of a wrong size.
+    ///
+    /// # Errors
+    /// As [`Part::read_sized32`].
+    pub(crate) fn read_sized_lines(&self, told: &mut dyn FnMut(Error)) -> Result<Text> {
+        let mut text = self.read_text()?;
+        let have = text.len() as u64;
+        let Some((word, lines)) = text.split_first_chunk_mut::<4>() else {
+            let truncated = Error::Truncated { what: self.what, offset: self.offset, need: 4, have };
+            return if have == 0 { Ok(text) } else { Err(truncated) };
+        };
+        let size = self.endian.u32(*word);
+        self.wrong_size(size.into(), lines.len() as u64).into_iter().for_each(told);
+        *word = *b"\n\n\n\n";
+        text.truncate(usize::try_from(size).unwrap_or(usize::MAX).saturating_add(4));
+        Ok(text)
     }
 
     /// The content behind a size word of 4 or 8 bytes; `told` gets to know of a wrong size.
@@ -337,11 +328,10 @@ impl Part {
     }
 }
 
-/// What the text of an event format begins with.
-/// A text of so many bytes is handed out in pieces while a thread unpacks the next one; a smaller one needs less memory, and not
-/// much more time, when it is unpacked first.
-const LARGE_TEXT: u32 = 4 << 20;
+/// Text is not packed to less than this part of its size, other than to deceive.
+const USUAL_RATIO: u32 = 16;
 
+/// What the text of an event format begins with.
 const NAME: &[u8] = b"name: ";
 
 /// Takes the formats that can be found in `data` from `at` on: a size, and as many bytes that begin as a format does.

@@ -127,7 +127,7 @@ fn open_one(options: &ReportOptions, arg: &InputArg) -> Result<Input> {
         let more = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let saved = std::mem::take(&mut parts.kallsyms);
         parts.kallsyms = LazyText::read(move || {
-            let mut text = saved.load()?.into_owned();
+            let mut text = saved.load()?.into_vec();
             if !text.ends_with(b"\n") && !text.is_empty() {
                 text.push(b'\n');
             }
