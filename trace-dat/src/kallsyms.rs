@@ -861,4 +861,89 @@ mod tests {
             assert_eq!(usual_head(other.as_bytes()), None, "{other}");
         }
     }
+
+    /// What is said in words above, as simply as it can be: all lines in a table, sorted, searched.
+    fn simple(text: &[u8]) -> Vec<(u64, Vec<u8>, Option<Vec<u8>>)> {
+        let mut all = Vec::new();
+        for line in text.split(|b| *b == b'\n') {
+            let line = std::str::from_utf8(line).unwrap();
+            let mut words = line.split_ascii_whitespace();
+            let (Some(addr), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
+            let (Ok(addr), false, false) =
+                (u64::from_str_radix(addr, 16), kind.eq_ignore_ascii_case("a"), name.starts_with('$'))
+            else {
+                continue;
+            };
+            let module = words.next().map(|m| m.trim_matches(['[', ']']).as_bytes().to_vec()).filter(|m| !m.is_empty());
+            all.push((addr, name.as_bytes().to_vec(), module));
+        }
+        all.reverse();
+        all.sort_by_key(|s| s.0);
+        all
+    }
+
+    fn search(all: &[(u64, Vec<u8>, Option<Vec<u8>>)], addr: u64) -> Option<usize> {
+        let (mut low, mut high) = (0, all.len());
+        while low < high {
+            let mid = (low + high) / 2;
+            if addr < all[mid].0 {
+                high = mid;
+            } else if addr == all[mid].0 || all.get(mid + 1).is_some_and(|next| addr < next.0) {
+                return Some(mid);
+            } else {
+                low = mid + 1;
+            }
+        }
+        None
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn as_a_sorted_table(
+            steps in proptest::collection::vec((0u64..4, 0u8..40, 0usize..70), 0..300),
+            modules in proptest::collection::vec((0u64..4000, 0u8..8), 0..40),
+            base in proptest::sample::select(vec![0u64, 0x1000, 0xffff_ffff_8100_0000]),
+            far in proptest::sample::select(vec![0u64, 0x4000_0000]),
+            below: bool, short: bool, cut in 0usize..12,
+        ) {
+            use std::fmt::Write as _;
+            let (mut text, mut addr) = (String::new(), base.wrapping_add(0x10_0000));
+            let width = if short { 8 } else { 16 };
+            let show = |addr: u64| if short { addr & 0xffff_ffff } else { addr };
+            for (i, (step, kind, len)) in steps.iter().enumerate() {
+                // Many at one address, and some other lines between them.
+                addr = addr.wrapping_add(if *kind < 30 { step & 1 } else { *step * 16 });
+                let name = "n".repeat(*len);
+                let _ = match kind {
+                    0 => writeln!(text, "{:0width$x} A fixed{i}", show(addr ^ 0xff)),
+                    1 => writeln!(text, "{:0width$x} t $x{i}", show(addr)),
+                    _ => writeln!(text, "{:0width$x} t s{name}{i}", show(addr)),
+                };
+            }
+            for (i, (at, kind)) in modules.iter().enumerate() {
+                let at = show(if below { base.wrapping_add(*at) } else { addr.wrapping_add(far + at) });
+                let _ = match kind {
+                    0 => writeln!(text, "{at:x} t odd{i}\t[m]"),
+                    1 => writeln!(text, "no symbol"),
+                    _ => writeln!(text, "{at:0width$x} t m{i}\t[mod{kind}]"),
+                };
+            }
+            text.truncate(text.len().saturating_sub(cut));
+            let (want, k) = (simple(text.as_bytes()), Kallsyms::from_bytes(text.clone().into_bytes()));
+            let got: Vec<_> = k.iter().map(|s| (s.addr, s.name.to_vec(), s.module.map(<[u8]>::to_vec))).collect();
+            proptest::prop_assert_eq!(&got, &want);
+            proptest::prop_assert_eq!(k.len(), want.len());
+            for at in want.iter().flat_map(|s| [s.0.wrapping_sub(1), s.0, s.0.wrapping_add(1)]).chain([0, u64::MAX]) {
+                let found = search(&want, at).map(|i| want[i].clone());
+                let got = k.find(at).map(|s| (s.addr, s.name.to_vec(), s.module.map(<[u8]>::to_vec)));
+                proptest::prop_assert_eq!(got, found.clone(), "{:#x} of {}", at, text);
+                proptest::prop_assert_eq!(k.name_at(at).map(|n| n.bytes().to_vec()), found.map(|f| f.1));
+            }
+            for s in want.iter().step_by(1 + want.len() / 20) {
+                let least = want.iter().find(|o| o.1 == s.1).map(|o| o.0);
+                proptest::prop_assert_eq!(k.address_of(&s.1), least);
+            }
+            proptest::prop_assert_eq!(k.address_of(b"absent"), None);
+        }
+    }
 }
