@@ -196,6 +196,20 @@ impl Decoder {
         self.btf.is_present().then_some(&self.btf)
     }
 
+    /// For printers of function calls with arguments, which need the name of the function first and by that name its types: when neither
+    /// symbols nor types were read yet, both are read at the same time.
+    #[inline]
+    pub(crate) fn read_functions(&self) {
+        if !self.kallsyms.is_read() && self.btf.is_present() && self.endian == Endian::Little {
+            std::thread::scope(|scope| {
+                let thread = std::thread::Builder::new().name("types".into());
+                // Without the thread they are read when they are needed.
+                let _types = thread.spawn_scoped(scope, || self.btf.function(&[]).is_some());
+                self.kallsyms.is_empty()
+            });
+        }
+    }
+
     /// The last column of a record: by its plugin, its print fmt, or as raw fields.
     pub fn print_info(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
         if std::ptr::eq(cx.dec, self) {

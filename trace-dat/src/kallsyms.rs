@@ -250,6 +250,12 @@ impl Kallsyms {
         })
     }
 
+    /// Whether a symbol was asked for.
+    #[inline]
+    pub(crate) fn is_read(&self) -> bool {
+        self.table.get().is_some()
+    }
+
     /// How many symbols there are.
     pub fn len(&self) -> usize {
         self.table().len()
@@ -319,8 +325,15 @@ impl Run {
         let end = text.iter().position(|b| *b != b'\n').unwrap_or(text.len());
         let digits = if text.get(end + 8) == Some(&b' ') { 8 } else { 16 };
         let mut run = Run { digits, end, ..Run::default() };
+        // The first digits of most addresses are those of the line before.
+        let mut high = ([0; 8], None);
         while let Some(rest) = text.get(run.end..)
-            && let Some((addr, kept)) = run.head(rest)
+            && let Some((addr, kept)) = run.head_with(rest, |digits| {
+                if high.0 != *digits {
+                    high = (*digits, hex8(*digits));
+                }
+                high.1
+            })
             && let len @ ..=MOST_LINE = usual_line_len(rest, digits + 3)
             && rest.get(len - 2) != Some(&b']')
         {
@@ -344,10 +357,16 @@ impl Run {
     /// Address of the line that `rest` begins with, and whether it is a symbol that is kept; `None` for a line of another shape.
     #[inline(always)]
     fn head(&self, rest: &[u8]) -> Option<(u64, bool)> {
+        self.head_with(rest, |digits| hex8(*digits))
+    }
+
+    /// As [`Run::head`]; `high` tells what the first digits of a long address are.
+    #[inline(always)]
+    fn head_with(&self, rest: &[u8], high: impl FnOnce(&[u8; 8]) -> Option<u32>) -> Option<(u64, bool)> {
         let (addr, kind, first) = match self.digits {
             16 => {
                 let head = rest.first_chunk::<20>()?;
-                let high = hex8(*head.first_chunk()?)?;
+                let high = high(head.first_chunk()?)?;
                 let low = hex8(*head.get(8..)?.first_chunk()?)?;
                 (u64::from(high) << 32 | u64::from(low), head.get(16..19)?.first_chunk()?, head.get(19)?)
             }

@@ -50,10 +50,16 @@ impl Text {
     }
 }
 
-/// A system that does not know this provides them later.
+/// Has the system provide the pages; some at a time, because other threads cannot map memory meanwhile. A system that does not know this
+/// provides them later.
 #[cfg(target_os = "linux")]
 fn populate(pages: &MmapMut) {
-    let _ = pages.advise(memmap2::Advice::PopulateWrite);
+    let step = 256 << 10;
+    for at in (0..pages.len()).step_by(step) {
+        if pages.advise_range(memmap2::Advice::PopulateWrite, at, step.min(pages.len() - at)).is_err() {
+            return;
+        }
+    }
 }
 
 #[cfg(not(target_os = "linux"))]

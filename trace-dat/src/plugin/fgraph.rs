@@ -249,6 +249,9 @@ impl EventPrinter for Entry {
         let (endian, data) = (cx.dec.endian(), cx.rec.data);
         let (Some(func), Some(depth)) = (self.func, self.depth) else { return false };
         let Some(columns) = short_indent(depth.get(endian, data)) else { return false };
+        if self.args.is_some() {
+            cx.dec.read_functions();
+        }
         let Some(name) = cx.dec.symbols().name_at(func.get(endian, data)).filter(|n| n.len() <= MOST) else {
             return false;
         };

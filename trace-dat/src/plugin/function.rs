@@ -64,8 +64,12 @@ impl EventPrinter for Function {
         if self.options.indent {
             blanks(out, cx.note.indent as usize * 3);
         }
+        let args = self.args.and_then(|at| data.get(at..)).filter(|a| a.len() >= LEAST_ARGS);
+        if args.is_some() {
+            cx.dec.read_functions();
+        }
         let func = symbol(cx.dec, ip, self.options.offset, out);
-        if let Some(args) = self.args.and_then(|at| data.get(at..)).filter(|a| a.len() >= LEAST_ARGS) {
+        if let Some(args) = args {
             out.push(b'(');
             if let Some(func) = func {
                 print_args(cx.dec, func.bytes(), args, out);
