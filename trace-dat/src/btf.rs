@@ -6,10 +6,7 @@
 
 use std::{io::Write, sync::OnceLock};
 
-use crate::{
-    Endian, Error, Result,
-    lazy::{LazyText, Text},
-};
+use crate::{Endian, Error, Result, lazy::LazyText, pages::Text};
 
 /// First two bytes of BTF data, in the byte order of its machine.
 const BTF_MAGIC: u16 = 0xeb9f;

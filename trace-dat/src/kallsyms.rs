@@ -10,10 +10,7 @@ use std::sync::{
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use crate::{
-    lazy::{LazyText, Text},
-    short::push_start,
-};
+use crate::{lazy::LazyText, pages::Text, short::push_start};
 
 /// A symbol of the kernel or of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

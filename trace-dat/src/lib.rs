@@ -51,6 +51,7 @@ pub mod filter;
 pub mod format;
 pub mod kallsyms;
 pub mod lazy;
+pub mod pages;
 pub mod pen;
 pub mod plugin;
 pub mod print;

@@ -63,15 +63,16 @@ impl Metadata {
     /// The first error; [`FormatTexts`] has what came before it.
     pub fn formats(&self) -> (FormatTexts, Result<()>) {
         let mut texts = FormatTexts::default();
-        let mut result = Ok(());
-        for (part, ftrace) in [(&self.ftrace_events, true), (&self.event_formats, false)] {
-            if let Some(part) = part
-                && let Err(e) = part.read_formats(ftrace, &mut texts)
-            {
-                result = result.and(Err(e));
-            }
-        }
-        (texts, result)
+        let read = |part: &Option<Part>, ftrace, texts: &mut FormatTexts| match part {
+            Some(part) => part.read_formats(ftrace, texts),
+            None => Ok(()),
+        };
+        // The large section is read first, so that its text is not copied; the formats of ftrace are the first ones all the same.
+        let others = read(&self.event_formats, false, &mut texts);
+        let count = texts.files.len();
+        let of_ftrace = read(&self.ftrace_events, true, &mut texts);
+        texts.files.rotate_left(count);
+        (texts, of_ftrace.and(others))
     }
 }
 

@@ -4,7 +4,8 @@ use crate::{
     Endian, Error, Result,
     compress::{Codec, Decompressor, METADATA_MAX, unpack_from},
     cursor::{Cursor, FileCursor},
-    lazy::{FormatTexts, Text},
+    lazy::{FormatText, FormatTexts, system_number},
+    pages::Text,
     source::Source,
 };
 
@@ -240,9 +241,12 @@ impl Part {
             let why = "bytes unpacked are more than any metadata has";
             return Err(Error::BadValue { what: self.what, offset: self.offset, value: unpacked.into(), why });
         }
-        let mut text = Text::zeroed(unpacked as usize, unpacked / USUAL_RATIO <= packed);
-        let place = (self.what, self.offset.saturating_add(8), packed.into());
-        let len = unpack_from(codec, &self.source, place, &mut text)?;
+        let mut text = Text::zeroed(unpacked as usize);
+        let unpack = |text: &mut [u8]| {
+            unpack_from(codec, &self.source, (self.what, self.offset.saturating_add(8), packed.into()), text)
+        };
+        // A size that is not likely takes no memory before it turns out to be true.
+        let len = if unpacked / USUAL_RATIO <= packed { text.fill(unpack) } else { unpack(&mut text) }?;
         text.truncate(len);
         Ok(text)
     }
@@ -285,31 +289,35 @@ impl Part {
         Ok(data)
     }
 
-    /// The texts of a section of event formats: those of `ftrace` (a count and files) or of all other systems.
+    /// The texts of a section of event formats: those of `ftrace` (a count and files) or of all other systems. The section's content
+    /// becomes part of the text.
     ///
     /// What comes before a damaged place is kept.
     ///
     /// # Errors
     /// As [`Part::read`], [`Error::Truncated`] when not even the first format can be had.
     pub(crate) fn read_formats(&self, ftrace: bool, into: &mut FormatTexts) -> Result<()> {
-        let data = self.read()?;
+        let start = into.take_text(self.read()?);
+        let FormatTexts { text, systems, files } = into;
+        let data = text.get(start..).unwrap_or_default();
+        let mut into = Formats { start, systems, files };
         let base = if self.packed.is_some() { 0 } else { self.offset };
-        let mut c = Cursor::new(&data, base, self.endian);
-        into.text.reserve(data.len());
-        let files = |c: &mut Cursor<'_>, system: &str, into: &mut FormatTexts| -> Result<()> {
+        let mut c = Cursor::new(data, base, self.endian);
+        let of_system = |c: &mut Cursor<'_>, system: &str, into: &mut Formats<'_>| -> Result<()> {
             for _ in 0..c.u32("count of event formats")? {
                 let size = c.u64("size of an event format")?;
-                into.push(system, c.bytes("event format", size)?);
+                let at = c.pos();
+                into.push(system, at..at + c.bytes("event format", size)?.len());
             }
             Ok(())
         };
         let mut walk = |c: &mut Cursor<'_>| {
             if ftrace {
-                return files(c, "ftrace", into);
+                return of_system(c, "ftrace", &mut into);
             }
             for _ in 0..c.u32("count of event systems")? {
                 let system = super::header::text(c.cstr("name of an event system")?);
-                files(c, &system, into)?;
+                of_system(c, &system, &mut into)?;
             }
             Ok(())
         };
@@ -322,9 +330,24 @@ impl Part {
                 Err(Error::BadValue { what: self.what, offset, value, why })
             });
             // Behind a damaged size or count the next formats are found by their first words.
-            resume_formats(&data, at, self.endian, ftrace, into);
+            resume_formats(data, at, self.endian, ftrace, &mut into);
         }
         result
+    }
+}
+
+/// The formats of a text whose place is known.
+struct Formats<'a> {
+    /// Where the section begins in the text.
+    start: usize,
+    systems: &'a mut Vec<String>,
+    files: &'a mut Vec<FormatText>,
+}
+
+impl Formats<'_> {
+    fn push(&mut self, system: &str, range: std::ops::Range<usize>) {
+        let system = system_number(self.systems, system);
+        self.files.push(FormatText { system, range: self.start + range.start..self.start + range.end });
     }
 }
 
@@ -335,7 +358,7 @@ const USUAL_RATIO: u32 = 16;
 const NAME: &[u8] = b"name: ";
 
 /// Takes the formats that can be found in `data` from `at` on: a size, and as many bytes that begin as a format does.
-fn resume_formats(data: &[u8], mut at: usize, endian: Endian, ftrace: bool, into: &mut FormatTexts) {
+fn resume_formats(data: &[u8], mut at: usize, endian: Endian, ftrace: bool, into: &mut Formats<'_>) {
     let mut system = match into.systems.last() {
         Some(last) if !ftrace => last.clone(),
         _ => String::from(if ftrace { "ftrace" } else { "unknown" }),
@@ -361,7 +384,7 @@ fn resume_formats(data: &[u8], mut at: usize, endian: Endian, ftrace: bool, into
                 system = String::from_utf8_lossy(name).into_owned();
             }
         }
-        into.push(&system, text);
+        into.push(&system, start..start + text.len());
         at = start + text.len();
     }
 }
