@@ -195,6 +195,18 @@ impl Call {
 }
 
 impl Node {
+    /// Whether the number is made of the record's bytes from `from` on, and of nothing else.
+    pub(crate) fn depends_on(&self, from: u32) -> bool {
+        match self {
+            Node::Const(_) => true,
+            Node::Load { offset, .. } => *offset >= from,
+            Node::Unary(_, a) | Node::Mask(_, a) => a.depends_on(from),
+            Node::Binary(_, a, b) => a.depends_on(from) && b.depends_on(from),
+            Node::Cond(a, b, c) => [a, b, c].iter().all(|n| n.depends_on(from)),
+            Node::Element { .. } | Node::DynElement { .. } | Node::DynLen(_) | Node::Call(_) => false,
+        }
+    }
+
     #[inline]
     pub(crate) fn eval(&self, cx: &Cx<'_>) -> u64 {
         match self {

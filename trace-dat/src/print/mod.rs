@@ -108,6 +108,14 @@ pub(crate) fn texts_between_numbers<'a>(dec: &Decoder, event: &'a Event) -> Opti
     }
 }
 
+/// Whether an event's text is made of the record's bytes from `from` on, and of nothing else.
+pub(crate) fn text_depends_on(dec: &Decoder, event: &Event, from: u32) -> bool {
+    match (mode(dec, event), program(dec, event)) {
+        (Mode::Fmt, Program::Numbers(numbers)) => numbers.depend_on(from),
+        _ => false,
+    }
+}
+
 /// Prints a record by its print fmt.
 pub(crate) fn pretty(cx: &PrintCx<'_>, out: &mut Vec<u8>) {
     match program(cx.dec, cx.event) {

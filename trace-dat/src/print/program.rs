@@ -220,6 +220,11 @@ impl Numbers {
         Ok(Numbers { steps: steps.into(), end: ShortText::new(&before), most })
     }
 
+    /// Whether the numbers are made of the record's bytes from `from` on, and of nothing else.
+    pub(crate) fn depend_on(&self, from: u32) -> bool {
+        self.steps.iter().all(|(_, _, node)| node.depends_on(from))
+    }
+
     /// Appends the text.
     pub(crate) fn print(&self, cx: &Cx<'_>, out: &mut Vec<u8>) {
         for (before, kind, node) in &self.steps {

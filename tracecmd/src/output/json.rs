@@ -9,7 +9,10 @@ use trace_dat::{
     short::{ShortText, push_start},
 };
 
-use super::lines::Lines;
+use super::{
+    lines::Lines,
+    memo::{COMMON, Key, Memo, Rate},
+};
 use crate::report::{
     batch::Batch,
     layout::{TimeFormat, push_flags, push_num},
@@ -299,10 +302,15 @@ struct Shape<'a> {
     columns: Vec<Column>,
     /// Its texts are JSON strings as they are.
     plain: bool,
+    /// The text too is made of the record's own fields alone.
+    own: bool,
+    /// Number of the event among those seen; `None` if its fields are not made of its own bytes alone.
+    number: Option<u32>,
+    rate: Rate,
 }
 
 impl<'a> Shape<'a> {
-    fn new(dec: &Decoder, event: &'a Event) -> Self {
+    fn new(dec: &Decoder, event: &'a Event, number: u32) -> Self {
         let mut head = Vec::new();
         push_num(&mut head, event.id);
         head.extend_from_slice(b",\"system\":");
@@ -310,30 +318,37 @@ impl<'a> Shape<'a> {
         head.extend_from_slice(b",\"event\":");
         push_string(&mut head, event.name.as_bytes());
         head.extend_from_slice(b",\"fields\":{");
-        let columns = event.fields.iter().enumerate().map(|(i, f)| Column::new(f, i == 0)).collect();
+        let columns: Vec<_> = event.fields.iter().enumerate().map(|(i, f)| Column::new(f, i == 0)).collect();
         let plain = dec.texts_between_numbers(event).is_some_and(|mut texts| texts.all(is_plain));
-        Shape { event, head: ShortText::new(&head), columns, plain }
+        let own = plain && dec.text_depends_on(event, COMMON as u32);
+        let number = columns.iter().all(|c| c.offset >= COMMON).then_some(number);
+        Shape { event, head: ShortText::new(&head), columns, plain, own, number, rate: Rate::default() }
     }
 }
 
-/// The events seen so far, by input and id.
+/// The events seen so far.
 #[derive(Debug, Default)]
-struct Shapes<'a>(Vec<Vec<Option<Shape<'a>>>>);
+struct Shapes<'a> {
+    /// By input and id.
+    all: Vec<Vec<Option<Shape<'a>>>>,
+    count: u32,
+}
 
 impl<'a> Shapes<'a> {
     #[inline(always)]
-    fn get(&mut self, stream: &'a Stream, data: &[u8]) -> Option<&Shape<'a>> {
+    fn get(&mut self, stream: &'a Stream, data: &[u8]) -> Option<&mut Shape<'a>> {
         let at = usize::from(stream.dec.endian().u16(*data.first_chunk()?));
-        if self.0.get(stream.input).and_then(|s| s.get(at)).is_none_or(Option::is_none) {
+        if self.all.get(stream.input).and_then(|s| s.get(at)).is_none_or(Option::is_none) {
             self.learn(stream, at)?;
         }
-        self.0.get(stream.input)?.get(at)?.as_ref()
+        self.all.get_mut(stream.input)?.get_mut(at)?.as_mut()
     }
 
     #[cold]
     fn learn(&mut self, stream: &'a Stream, at: usize) -> Option<()> {
-        let shape = Shape::new(&stream.dec, stream.dec.event(u16::try_from(at).ok()?)?);
-        let shapes = self.0.get_mut(stream.input)?;
+        self.count += 1;
+        let shape = Shape::new(&stream.dec, stream.dec.event(u16::try_from(at).ok()?)?, self.count);
+        let shapes = self.all.get_mut(stream.input)?;
         if shapes.len() <= at {
             shapes.resize(at + 1, None);
         }
@@ -499,6 +514,7 @@ pub struct JsonPrinter<'a> {
     heads: Heads,
     time: Time,
     long: LongNumbers,
+    memo: Memo,
     sheet: Sheet,
     text: Vec<u8>,
 }
@@ -520,11 +536,12 @@ impl<'a> JsonPrinter<'a> {
         };
         JsonPrinter {
             streams,
-            shapes: Shapes(vec![Vec::new(); files.len()]),
+            shapes: Shapes { all: vec![Vec::new(); files.len()], count: 0 },
             origins: streams.iter().map(origin).collect(),
             heads: Heads::new(),
             time: Time::default(),
             long: LongNumbers::new(),
+            memo: Memo::default(),
             sheet: Sheet::default(),
             text: Vec::new(),
         }
@@ -558,13 +575,35 @@ impl<'a> JsonPrinter<'a> {
         match self.shapes.get(stream, data) {
             Some(shape) => {
                 lines.text(&shape.head);
-                for column in &shape.columns {
-                    if lines.pen.at() > LINE {
-                        lines.flush();
+                let key = shape.number.filter(|_| shape.rate.is_good()).and_then(|n| Key::new(n, data));
+                let kept = key.as_ref().map(|key| self.memo.write(key, &mut lines.pen));
+                if let Some(hit) = kept {
+                    shape.rate.note(hit);
+                    if hit && shape.own {
+                        return lines.end();
                     }
-                    column.write(stream.dec.endian(), data, &mut self.long, &mut lines);
                 }
-                lines.pen.piece(b"},\"text\":\"");
+                let (first, before) = (lines.pen.at(), lines.out.len());
+                if kept != Some(true) {
+                    for column in &shape.columns {
+                        if lines.pen.at() > LINE {
+                            lines.flush();
+                        }
+                        column.write(stream.dec.endian(), data, &mut self.long, &mut lines);
+                    }
+                    lines.pen.piece(b"},\"text\":\"");
+                }
+                // All of it lies on the sheet unless some was handed on.
+                let mut keep = |lines: &Lines<'_, '_>| {
+                    if let (Some(key), Some(false)) = (&key, kept)
+                        && lines.out.len() == before
+                    {
+                        self.memo.keep(key, lines.pen.since(first));
+                    }
+                };
+                if !shape.own {
+                    keep(&lines);
+                }
                 let (dec, event) = (&*stream.dec, shape.event);
                 let (note, seq) = (line.note, line.seq);
                 let cx = PrintCx { dec, event, rec: line.rec, reach: line.reach, ts: line.ts, note, seq };
@@ -584,6 +623,9 @@ impl<'a> JsonPrinter<'a> {
                     push_info(&cx, lines.flush(), &mut self.text);
                 }
                 lines.pen.piece(b"\"}\n");
+                if shape.own {
+                    keep(&lines);
+                }
             }
             None => {
                 let out = lines.flush();

@@ -4,4 +4,5 @@ pub mod color;
 pub mod guard;
 pub mod json;
 pub mod lines;
+pub mod memo;
 pub mod pager;
