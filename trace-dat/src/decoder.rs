@@ -230,10 +230,10 @@ impl Decoder {
         crate::print::texts_between_numbers(self, event)
     }
 
-    /// Whether the last column of an event's records is made of the record's bytes from `from` on, and of nothing else: the same bytes
-    /// give the same text. False when it is not known to be.
-    pub fn text_depends_on(&self, event: &Event, from: u32) -> bool {
-        crate::print::text_depends_on(self, event, from)
+    /// Whether the last column of an event's records is made of the record's bytes and of nothing else: the same bytes give the same
+    /// text. False when it is not known to be.
+    pub fn text_is_of_record(&self, event: &Event) -> bool {
+        crate::print::text_is_of_record(self, event)
     }
 
     /// The last column of a record by its print fmt, without its plugin.

@@ -8,7 +8,7 @@ use crate::short::ShortText;
 /// Bytes of a sheet that can be used.
 const ROOM: usize = 8192;
 /// A piece of fixed size may be so long; its rest may lie behind the room.
-const PIECE: usize = 256;
+const PIECE: usize = 512;
 
 /// What a pen writes on.
 #[derive(Clone, Debug)]

@@ -195,15 +195,15 @@ impl Call {
 }
 
 impl Node {
-    /// Whether the number is made of the record's bytes from `from` on, and of nothing else.
-    pub(crate) fn depends_on(&self, from: u32) -> bool {
+    /// Whether the number is made of the record's bytes and of nothing else.
+    pub(crate) fn is_of_record(&self) -> bool {
         match self {
-            Node::Const(_) => true,
-            Node::Load { offset, .. } => *offset >= from,
-            Node::Unary(_, a) | Node::Mask(_, a) => a.depends_on(from),
-            Node::Binary(_, a, b) => a.depends_on(from) && b.depends_on(from),
-            Node::Cond(a, b, c) => [a, b, c].iter().all(|n| n.depends_on(from)),
-            Node::Element { .. } | Node::DynElement { .. } | Node::DynLen(_) | Node::Call(_) => false,
+            Node::Const(_) | Node::Load { .. } | Node::DynLen(_) => true,
+            Node::Unary(_, a) | Node::Mask(_, a) => a.is_of_record(),
+            Node::Binary(_, a, b) => a.is_of_record() && b.is_of_record(),
+            Node::Cond(a, b, c) => [a, b, c].iter().all(|n| n.is_of_record()),
+            Node::Element { index, .. } | Node::DynElement { index, .. } => index.is_of_record(),
+            Node::Call(_) => false,
         }
     }
 

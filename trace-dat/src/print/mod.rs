@@ -108,10 +108,10 @@ pub(crate) fn texts_between_numbers<'a>(dec: &Decoder, event: &'a Event) -> Opti
     }
 }
 
-/// Whether an event's text is made of the record's bytes from `from` on, and of nothing else.
-pub(crate) fn text_depends_on(dec: &Decoder, event: &Event, from: u32) -> bool {
+/// Whether an event's text is made of the record's bytes and of nothing else.
+pub(crate) fn text_is_of_record(dec: &Decoder, event: &Event) -> bool {
     match (mode(dec, event), program(dec, event)) {
-        (Mode::Fmt, Program::Numbers(numbers)) => numbers.depend_on(from),
+        (Mode::Fmt, Program::Numbers(numbers)) => numbers.are_of_record(),
         _ => false,
     }
 }

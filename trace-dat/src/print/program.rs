@@ -220,9 +220,9 @@ impl Numbers {
         Ok(Numbers { steps: steps.into(), end: ShortText::new(&before), most })
     }
 
-    /// Whether the numbers are made of the record's bytes from `from` on, and of nothing else.
-    pub(crate) fn depend_on(&self, from: u32) -> bool {
-        self.steps.iter().all(|(_, _, node)| node.depends_on(from))
+    /// Whether the numbers are made of the record's bytes and of nothing else.
+    pub(crate) fn are_of_record(&self) -> bool {
+        self.steps.iter().all(|(_, _, node)| node.is_of_record())
     }
 
     /// Appends the text.

@@ -11,7 +11,7 @@ use trace_dat::{
 
 use super::{
     lines::Lines,
-    memo::{COMMON, Key, Memo, Rate},
+    memo::{Found, Key, Memo},
 };
 use crate::report::{
     batch::Batch,
@@ -302,15 +302,12 @@ struct Shape<'a> {
     columns: Vec<Column>,
     /// Its texts are JSON strings as they are.
     plain: bool,
-    /// The text too is made of the record's own fields alone.
+    /// They are made of the record alone.
     own: bool,
-    /// Number of the event among those seen; `None` if its fields are not made of its own bytes alone.
-    number: Option<u32>,
-    rate: Rate,
 }
 
 impl<'a> Shape<'a> {
-    fn new(dec: &Decoder, event: &'a Event, number: u32) -> Self {
+    fn new(dec: &Decoder, event: &'a Event) -> Self {
         let mut head = Vec::new();
         push_num(&mut head, event.id);
         head.extend_from_slice(b",\"system\":");
@@ -318,37 +315,31 @@ impl<'a> Shape<'a> {
         head.extend_from_slice(b",\"event\":");
         push_string(&mut head, event.name.as_bytes());
         head.extend_from_slice(b",\"fields\":{");
-        let columns: Vec<_> = event.fields.iter().enumerate().map(|(i, f)| Column::new(f, i == 0)).collect();
+        let columns = event.fields.iter().enumerate().map(|(i, f)| Column::new(f, i == 0)).collect();
         let plain = dec.texts_between_numbers(event).is_some_and(|mut texts| texts.all(is_plain));
-        let own = plain && dec.text_depends_on(event, COMMON as u32);
-        let number = columns.iter().all(|c| c.offset >= COMMON).then_some(number);
-        Shape { event, head: ShortText::new(&head), columns, plain, own, number, rate: Rate::default() }
+        let own = plain && dec.text_is_of_record(event);
+        Shape { event, head: ShortText::new(&head), columns, plain, own }
     }
 }
 
-/// The events seen so far.
+/// The events seen so far, by input and id.
 #[derive(Debug, Default)]
-struct Shapes<'a> {
-    /// By input and id.
-    all: Vec<Vec<Option<Shape<'a>>>>,
-    count: u32,
-}
+struct Shapes<'a>(Vec<Vec<Option<Shape<'a>>>>);
 
 impl<'a> Shapes<'a> {
     #[inline(always)]
-    fn get(&mut self, stream: &'a Stream, data: &[u8]) -> Option<&mut Shape<'a>> {
+    fn get(&mut self, stream: &'a Stream, data: &[u8]) -> Option<&Shape<'a>> {
         let at = usize::from(stream.dec.endian().u16(*data.first_chunk()?));
-        if self.all.get(stream.input).and_then(|s| s.get(at)).is_none_or(Option::is_none) {
+        if self.0.get(stream.input).and_then(|s| s.get(at)).is_none_or(Option::is_none) {
             self.learn(stream, at)?;
         }
-        self.all.get_mut(stream.input)?.get_mut(at)?.as_mut()
+        self.0.get(stream.input)?.get(at)?.as_ref()
     }
 
     #[cold]
     fn learn(&mut self, stream: &'a Stream, at: usize) -> Option<()> {
-        self.count += 1;
-        let shape = Shape::new(&stream.dec, stream.dec.event(u16::try_from(at).ok()?)?, self.count);
-        let shapes = self.all.get_mut(stream.input)?;
+        let shape = Shape::new(&stream.dec, stream.dec.event(u16::try_from(at).ok()?)?);
+        let shapes = self.0.get_mut(stream.input)?;
         if shapes.len() <= at {
             shapes.resize(at + 1, None);
         }
@@ -536,7 +527,7 @@ impl<'a> JsonPrinter<'a> {
         };
         JsonPrinter {
             streams,
-            shapes: Shapes { all: vec![Vec::new(); files.len()], count: 0 },
+            shapes: Shapes(vec![Vec::new(); files.len()]),
             origins: streams.iter().map(origin).collect(),
             heads: Heads::new(),
             time: Time::default(),
@@ -553,9 +544,6 @@ impl<'a> JsonPrinter<'a> {
         let streams = self.streams;
         let Some(stream) = streams.get(line.stream as usize) else { return at };
         let Record { cpu, data, .. } = line.rec;
-        let (pid, flags, preempt) = stream.common.read(data);
-        let of = HeadOf { stream: line.stream, cpu, pid, flags, preempt };
-
         let mut pen = Pen::new(&mut self.sheet, at);
         if stream.time == TimeFormat::Count {
             pen.piece(b"{\"clock\":")
@@ -563,28 +551,33 @@ impl<'a> JsonPrinter<'a> {
             pen.piece(b"{\"ts\":")
         }
         self.time.write(&mut pen, line.ts);
+        let key = if line.extra.is_none() { Key::new(line.stream, cpu, data) } else { None };
+        let found = self.memo.write(key.as_ref(), &mut pen);
         let mut lines = Lines { pen, out };
-        match self.heads.get(&of) {
-            Some(head) if line.extra.is_none() => lines.text(head),
-            _ => {
-                let origin = self.origins.get(line.stream as usize).map(Vec::as_slice);
-                self.heads.push(stream, origin.unwrap_or_default(), of, line, lines.flush());
+        if found == Found::Whole {
+            return lines.end();
+        }
+        // What is kept goes on behind the time, and lies on the sheet: none of it was handed on.
+        let (first, before) = (lines.pen.at(), lines.out.len());
+        let mut stays = true;
+        let shape = self.shapes.get(stream, data);
+        if found != Found::Part {
+            let (pid, flags, preempt) = stream.common.read(data);
+            let of = HeadOf { stream: line.stream, cpu, pid, flags, preempt };
+            match self.heads.get(&of) {
+                Some(head) if line.extra.is_none() => lines.text(head),
+                _ => {
+                    let origin = self.origins.get(line.stream as usize).map(Vec::as_slice);
+                    self.heads.push(stream, origin.unwrap_or_default(), of, line, lines.flush());
+                    stays = false;
+                }
             }
         }
 
-        match self.shapes.get(stream, data) {
+        match shape {
             Some(shape) => {
-                lines.text(&shape.head);
-                let key = shape.number.filter(|_| shape.rate.is_good()).and_then(|n| Key::new(n, data));
-                let kept = key.as_ref().map(|key| self.memo.write(key, &mut lines.pen));
-                if let Some(hit) = kept {
-                    shape.rate.note(hit);
-                    if hit && shape.own {
-                        return lines.end();
-                    }
-                }
-                let (first, before) = (lines.pen.at(), lines.out.len());
-                if kept != Some(true) {
+                if found != Found::Part {
+                    lines.text(&shape.head);
                     for column in &shape.columns {
                         if lines.pen.at() > LINE {
                             lines.flush();
@@ -593,16 +586,16 @@ impl<'a> JsonPrinter<'a> {
                     }
                     lines.pen.piece(b"},\"text\":\"");
                 }
-                // All of it lies on the sheet unless some was handed on.
-                let mut keep = |lines: &Lines<'_, '_>| {
-                    if let (Some(key), Some(false)) = (&key, kept)
+                let mut keep = |lines: &Lines<'_, '_>, whole| {
+                    if let (Some(key), Found::New) = (&key, found)
+                        && stays
                         && lines.out.len() == before
                     {
-                        self.memo.keep(key, lines.pen.since(first));
+                        self.memo.keep(key, lines.pen.since(first), whole);
                     }
                 };
                 if !shape.own {
-                    keep(&lines);
+                    keep(&lines, false);
                 }
                 let (dec, event) = (&*stream.dec, shape.event);
                 let (note, seq) = (line.note, line.seq);
@@ -624,7 +617,7 @@ impl<'a> JsonPrinter<'a> {
                 }
                 lines.pen.piece(b"\"}\n");
                 if shape.own {
-                    keep(&lines);
+                    keep(&lines, true);
                 }
             }
             None => {

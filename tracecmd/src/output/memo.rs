@@ -1,50 +1,56 @@
-//! Texts of records that came before: many records of a trace have the same bytes but for their time and task.
+//! Texts of records that came before: many records of a trace are the same but for their time.
 
 use trace_dat::pen::Pen;
 
 /// How many texts are kept; a power of two.
 const SLOTS: usize = 1024;
-/// Bytes of a record behind its common fields …
-const BYTES: usize = 64;
-/// … and of its text, at most.
-const TEXT: usize = 256;
-
-/// Where the fields that all events have end.
-pub const COMMON: usize = 8;
+/// Words of a record …
+const WORDS: usize = 9;
+/// … and bytes of its text, at most.
+const TEXT: usize = 384;
 
 /// What the text of a record depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
-    bytes: [u64; BYTES / 8],
-    /// Number of the kind of record, and how many bytes there are. 0 for no record.
-    kind: u64,
+    /// Its bytes.
+    words: [u64; WORDS],
+    /// How many bytes there are, CPU and stream. 0 for no record.
+    rest: u64,
 }
 
 impl Key {
-    /// The key of a record, unless it is too long. `kind`: a number that tells which of its bytes mean what.
+    /// The key of a record, unless it is too long.
     #[inline(always)]
-    pub fn new(kind: u32, data: &[u8]) -> Option<Key> {
-        let data = data.get(COMMON..).filter(|d| d.len() <= BYTES)?;
-        let mut bytes = [0; BYTES / 8];
+    pub fn new(stream: u32, cpu: u32, data: &[u8]) -> Option<Key> {
+        let mut all = [0; WORDS];
         let (words, rest) = data.as_chunks::<8>();
-        bytes.iter_mut().zip(words).for_each(|(to, word)| *to = u64::from_le_bytes(*word));
+        if data.len() > 8 * WORDS || stream > 0xffff || cpu > 0xffff {
+            return None;
+        }
+        all.iter_mut().zip(words).for_each(|(to, word)| *to = u64::from_le_bytes(*word));
         // Records have a multiple of four bytes.
-        if let Some(to) = bytes.get_mut(words.len()) {
+        if let Some(to) = all.get_mut(words.len()) {
             match rest {
                 [] => {}
                 [a, b, c, d] => *to = u32::from_le_bytes([*a, *b, *c, *d]).into(),
                 _ => return None,
             }
         }
-        Some(Key { bytes, kind: u64::from(kind) << 32 | (data.len() as u64 + 1) })
+        Some(Key { words: all, rest: u64::from(stream) << 48 | u64::from(cpu) << 32 | (data.len() as u64 + 1) })
+    }
+
+    /// Number of the event.
+    #[inline(always)]
+    fn id(&self) -> u16 {
+        self.words.first().map_or(0, |w| *w as u16)
     }
 
     #[inline(always)]
     fn slot(&self) -> usize {
-        let [a, b, c, d, e, f, g, h] = self.bytes;
-        let one = a ^ b.rotate_left(11) ^ c.rotate_left(22) ^ d.rotate_left(33);
+        let [a, b, c, d, e, f, g, h, i] = self.words;
+        let one = a ^ b.rotate_left(11) ^ c.rotate_left(22) ^ d.rotate_left(33) ^ i.rotate_left(38);
         let two = e.rotate_left(44) ^ f.rotate_left(55) ^ g.rotate_left(5) ^ h.rotate_left(16);
-        let mixed = (one ^ two ^ self.kind.rotate_left(27)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (one ^ two ^ self.rest.rotate_left(27)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         ((mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 54) as usize % SLOTS
     }
 }
@@ -53,7 +59,7 @@ impl PartialEq for Key {
     /// Without a branch for each word.
     #[inline(always)]
     fn eq(&self, other: &Key) -> bool {
-        let differs = self.bytes.iter().zip(&other.bytes).fold(self.kind ^ other.kind, |bits, (a, b)| bits | (a ^ b));
+        let differs = self.words.iter().zip(&other.words).fold(self.rest ^ other.rest, |bits, (a, b)| bits | (a ^ b));
         differs == 0
     }
 }
@@ -61,45 +67,80 @@ impl PartialEq for Key {
 #[derive(Clone, Debug)]
 struct Slot {
     key: Key,
-    len: usize,
+    len: u32,
+    /// The text goes to the end of the line.
+    whole: bool,
     text: [u8; TEXT],
 }
 
-/// Texts by the bytes of their records.
+/// Texts of records, by all that they depend on.
 #[derive(Debug, Default)]
-pub struct Memo(Vec<Slot>);
+pub struct Memo {
+    slots: Vec<Slot>,
+    /// By the lowest bits of an event's number.
+    rates: Vec<Rate>,
+}
+
+/// A power of two.
+const RATES: usize = 256;
+
+/// What [`Memo::write`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// All of the line's rest was written.
+    Whole,
+    /// Some was.
+    Part,
+    /// Nothing: it is worth keeping.
+    New,
+    /// It was not looked for.
+    Not,
+}
 
 impl Memo {
     /// Writes the text of this record, if it is kept.
     #[inline(always)]
-    pub fn write(&self, key: &Key, pen: &mut Pen<'_>) -> bool {
-        match self.0.get(key.slot()) {
-            Some(slot) if slot.key == *key => {
-                pen.part(&slot.text, slot.len);
-                true
-            }
-            _ => false,
+    pub fn write(&mut self, key: Option<&Key>, pen: &mut Pen<'_>) -> Found {
+        let Some(key) = key else { return Found::Not };
+        let rate = self.rates.get_mut(usize::from(key.id()) % RATES);
+        let slot = self.slots.get(key.slot());
+        let (Some(rate), Some(slot)) = (rate, slot) else {
+            self.begin();
+            return Found::New;
+        };
+        if !rate.is_good() {
+            return Found::Not;
         }
+        let hit = slot.key == *key;
+        rate.note(hit);
+        if !hit {
+            return Found::New;
+        }
+        pen.part(&slot.text, slot.len as usize);
+        if slot.whole { Found::Whole } else { Found::Part }
     }
 
-    /// Keeps a text, unless it is too long.
-    pub fn keep(&mut self, key: &Key, text: &[u8]) {
-        if self.0.is_empty() {
-            let key = Key { bytes: [0; BYTES / 8], kind: 0 };
-            self.0.resize(SLOTS, Slot { key, len: 0, text: [0; TEXT] });
-        }
-        if let Some(slot) = self.0.get_mut(key.slot())
+    #[cold]
+    fn begin(&mut self) {
+        let key = Key { words: [0; WORDS], rest: 0 };
+        self.slots.resize(SLOTS, Slot { key, len: 0, whole: false, text: [0; TEXT] });
+        self.rates.resize(RATES, Rate::default());
+    }
+
+    /// Keeps a text, unless it is too long. `whole`: it goes to the end of the line.
+    pub fn keep(&mut self, key: &Key, text: &[u8], whole: bool) {
+        if let Some(slot) = self.slots.get_mut(key.slot())
             && let Some(to) = slot.text.get_mut(..text.len())
         {
             to.copy_from_slice(text);
-            (slot.key, slot.len) = (*key, text.len());
+            (slot.key, slot.len, slot.whole) = (*key, text.len() as u32, whole);
         }
     }
 }
 
 /// Whether it pays to look for a kind of records: it does not for those whose bytes are always others.
 #[derive(Clone, Copy, Debug)]
-pub struct Rate {
+struct Rate {
     /// Falls with records that are not found.
     credit: u32,
     /// So many records are not looked for.
@@ -119,7 +160,7 @@ impl Rate {
 
     /// Whether to look for the next record.
     #[inline(always)]
-    pub fn is_good(&mut self) -> bool {
+    fn is_good(&mut self) -> bool {
         let good = self.rest == 0;
         if !good {
             self.rest -= 1;
@@ -129,7 +170,7 @@ impl Rate {
 
     /// Notes what became of a look.
     #[inline(always)]
-    pub fn note(&mut self, hit: bool) {
+    fn note(&mut self, hit: bool) {
         if hit {
             if self.credit < Self::MOST {
                 self.credit += 1;
@@ -153,41 +194,43 @@ mod tests {
     fn what_was_kept_is_found() {
         let mut memo = Memo::default();
         let mut sheet = Sheet::default();
-        let mut text = |memo: &Memo, key: &Key| {
+        let mut text = |memo: &mut Memo, key: &Key| {
             let mut pen = Pen::new(&mut sheet, 0);
-            let found = memo.write(key, &mut pen);
-            let text = pen.since(0).to_vec();
-            found.then_some(text)
+            let found = memo.write(Some(key), &mut pen);
+            let text = String::from_utf8(pen.since(0).to_vec()).unwrap();
+            (found, text)
         };
-        let record = |n: u32, len: usize| -> Vec<u8> {
-            [7; 8].into_iter().chain((0..len).map(|i| (n >> (8 * (i % 4))) as u8)).collect()
-        };
-        for len in (0..=64).step_by(4) {
-            for n in [0, 1, 77, u32::MAX] {
-                for kind in [0, 1, 500] {
-                    let key = Key::new(kind, &record(n, len)).unwrap();
-                    let want = format!("{len} {n} {kind}").into_bytes();
-                    memo.keep(&key, &want);
-                    assert_eq!(text(&memo, &key), Some(want));
-                    assert_eq!(text(&memo, &Key::new(kind + 1000, &record(n, len)).unwrap()), None);
+        let new = (Found::New, String::new());
+        let record = |n: u32, len: usize| -> Vec<u8> { (0..len).map(|i| (n >> (8 * (i % 4))) as u8).collect() };
+        assert_eq!(text(&mut memo, &Key::new(0, 0, &[]).unwrap()), new);
+        for len in (0..=72).step_by(4) {
+            for n in [1, 77, u32::MAX] {
+                for (stream, cpu) in [(0, 0), (0, 1), (1, 0), (500, 600)] {
+                    memo.rates.clear(); // each of these is new
+                    memo.rates.resize(RATES, Rate::default());
+                    let key = Key::new(stream, cpu, &record(n, len)).unwrap();
+                    let want = format!("{len} {n} {stream} {cpu}");
+                    if len > 0 {
+                        assert_eq!(text(&mut memo, &key), new);
+                    }
+                    memo.keep(&key, want.as_bytes(), cpu > 0);
+                    let found = if cpu > 0 { Found::Whole } else { Found::Part };
+                    assert_eq!(text(&mut memo, &key), (found, want));
+                    assert_eq!(text(&mut memo, &Key::new(stream, cpu + 7, &record(n, len)).unwrap()), new);
                 }
             }
         }
-        // Zeros at the end count, and what a task's fields are does not.
-        let (short, long) = (Key::new(1, &record(0, 8)).unwrap(), Key::new(1, &record(0, 12)).unwrap());
-        assert_ne!(short, long);
-        let mut other = record(0, 8);
-        other[4] = 9;
-        assert_eq!(Key::new(1, &other), Some(short));
-        assert!(
-            Key::new(1, &record(0, 68)).is_none()
-                && Key::new(1, &record(0, 7)).is_none()
-                && Key::new(1, &[0; 7]).is_none()
-        );
-        memo.keep(&long, &[b'x'; TEXT + 1]);
-        assert_ne!(text(&memo, &long).map(|t| t.len()), Some(TEXT + 1));
-        memo.keep(&long, &[b'x'; TEXT]);
-        assert_eq!(text(&memo, &long).map(|t| t.len()), Some(TEXT));
+        // Zeros at the end count.
+        assert_ne!(Key::new(1, 1, &record(0, 8)), Key::new(1, 1, &record(0, 12)));
+        for (stream, cpu, len) in [(0, 0, 76), (0, 0, 7), (1 << 16, 0, 8), (0, 1 << 16, 8)] {
+            assert_eq!(Key::new(stream, cpu, &record(1, len)), None);
+        }
+        let key = Key::new(1, 1, &record(0, 12)).unwrap();
+        memo.keep(&key, &[b'x'; TEXT + 1], true);
+        assert_ne!(text(&mut memo, &key).1.len(), TEXT + 1);
+        memo.keep(&key, &[b'x'; TEXT], true);
+        assert_eq!(text(&mut memo, &key).1.len(), TEXT);
+        assert_eq!(memo.write(None, &mut Pen::new(&mut Sheet::default(), 0)), Found::Not);
     }
 
     #[test]
