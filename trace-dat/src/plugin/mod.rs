@@ -32,6 +32,12 @@ pub trait EventPrinter: Send + Sync + std::fmt::Debug {
     fn is_free_of_nul(&self) -> bool {
         false
     }
+
+    /// Whether the text is made of the record's bytes (not of those behind it) and of the trace's tables, and of nothing else, so that the
+    /// same bytes give the same text. Asked once for each event.
+    fn is_of_record(&self) -> bool {
+        false
+    }
 }
 
 /// A record with all that its text may depend on.

@@ -95,6 +95,10 @@ fn print_task(cx: &PrintCx<'_>, comm: Option<&Text>, pid: Option<Num>, out: &mut
 }
 
 impl EventPrinter for Switch {
+    fn is_of_record(&self) -> bool {
+        self.prev_pid.is_some() && self.next_pid.is_some()
+    }
+
     fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
         let get = |n: Num| n.get(cx.dec.endian(), cx.rec.data);
         if !print_task(cx, self.prev_comm.as_ref(), self.prev_pid, out) {
@@ -166,6 +170,10 @@ impl Wakeup {
 }
 
 impl EventPrinter for Wakeup {
+    fn is_of_record(&self) -> bool {
+        self.pid.is_some()
+    }
+
     fn print(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
         let get = |n: Num| n.get(cx.dec.endian(), cx.rec.data);
         if !print_task(cx, self.comm.as_ref(), self.pid, out) {

@@ -110,9 +110,14 @@ pub(crate) fn texts_between_numbers<'a>(dec: &Decoder, event: &'a Event) -> Opti
 
 /// Whether an event's text is made of the record's bytes and of nothing else.
 pub(crate) fn text_is_of_record(dec: &Decoder, event: &Event) -> bool {
-    match (mode(dec, event), program(dec, event)) {
-        (Mode::Fmt, Program::Numbers(numbers)) => numbers.are_of_record(),
-        _ => false,
+    match mode(dec, event) {
+        Mode::Plugin { printer, .. } => printer.is_of_record(),
+        Mode::Raw => false,
+        Mode::Fmt => match program(dec, event) {
+            Program::Numbers(numbers) => numbers.are_of_record(),
+            Program::Ops { ops, .. } => ops.iter().all(program::Op::is_of_record),
+            Program::Bprint(_) | Program::Failed(_) => false,
+        },
     }
 }
 

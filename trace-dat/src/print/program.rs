@@ -132,6 +132,20 @@ pub(crate) enum TextSrc {
 }
 
 impl Op {
+    /// Whether its text is made of the record's bytes, and of tables that stay, and of nothing else.
+    pub(crate) fn is_of_record(&self) -> bool {
+        match self {
+            Op::Lit(_) => true,
+            Op::I32(node) | Op::U32(node) | Op::X32(node) | Op::I64(node) | Op::U64(node) | Op::X64(node) => {
+                node.is_of_record()
+            }
+            Op::Hex0 { node, .. } | Op::Pointer(node) | Op::Symbol { node, .. } => node.is_of_record(),
+            Op::Num { star, node, .. } => node.is_of_record() && star.as_ref().is_none_or(Node::is_of_record),
+            Op::Text { star, src, .. } => src.is_of_record() && star.as_ref().is_none_or(Node::is_of_record),
+            _ => false,
+        }
+    }
+
     /// Whether its text may have a NUL in it, which ends the whole text.
     fn may_give_nul(&self) -> bool {
         match self {
@@ -290,6 +304,15 @@ pub(crate) enum Program {
 }
 
 impl TextSrc {
+    fn is_of_record(&self) -> bool {
+        match self {
+            TextSrc::Nothing | TextSrc::Text(_) | TextSrc::Bytes { .. } | TextSrc::Pointer { .. } => true,
+            TextSrc::Flags { value, .. } | TextSrc::Symbolic { value, .. } => value.is_of_record(),
+            TextSrc::Cond(node, arms) => node.is_of_record() && arms.0.is_of_record() && arms.1.is_of_record(),
+            _ => false,
+        }
+    }
+
     fn may_give_nul(&self) -> bool {
         let nul = |text: &[u8]| text.contains(&0);
         match self {

@@ -11,7 +11,7 @@ use trace_dat::{
 
 use super::{
     lines::{Lines, MANY},
-    memo::{Found, Key, Memo},
+    memo::{Found, Key, Memo, TEXT},
 };
 use crate::report::{
     batch::Batch,
@@ -302,7 +302,7 @@ struct Shape<'a> {
     columns: Vec<Column>,
     /// Its texts are JSON strings as they are.
     plain: bool,
-    /// They are made of the record alone.
+    /// They are made of the record and of nothing else.
     own: bool,
 }
 
@@ -317,7 +317,7 @@ impl<'a> Shape<'a> {
         head.extend_from_slice(b",\"fields\":{");
         let columns = event.fields.iter().enumerate().map(|(i, f)| Column::new(f, i == 0)).collect();
         let plain = dec.texts_between_numbers(event).is_some_and(|mut texts| texts.all(is_plain));
-        let own = plain && dec.text_is_of_record(event);
+        let own = dec.text_is_of_record(event);
         Shape { event, head: ShortText::new(&head), columns, plain, own }
     }
 }
@@ -577,52 +577,40 @@ impl<'a> JsonPrinter<'a> {
             pen.piece(b"{\"ts\":")
         }
         self.time.write(&mut pen, line.ts);
-        let key = if line.extra.is_none() { Key::new(line.stream, cpu, data) } else { None };
+        let shape = self.shapes.get(stream, data);
+        let is_same = line.extra.is_none() && shape.is_some_and(|s| s.own);
+        let key = if is_same { Key::new(line.stream, cpu, data) } else { None };
         let found = self.memo.write(key.as_ref(), &mut pen);
         let mut lines = Lines { pen, out };
-        if found == Found::Whole {
+        if found == Found::Yes {
             return lines.end();
         }
-        // What is kept goes on behind the time, and lies on the sheet: none of it was handed on.
+        let (pid, flags, preempt) = stream.common.read(data);
+        let of = HeadOf { stream: line.stream, cpu, pid, flags, preempt };
+        // What is kept begins behind the time, and all of it lies on the sheet.
         let (first, before) = (lines.pen.at(), lines.out.len());
-        let mut stays = true;
-        let shape = self.shapes.get(stream, data);
-        if found != Found::Part {
-            let (pid, flags, preempt) = stream.common.read(data);
-            let of = HeadOf { stream: line.stream, cpu, pid, flags, preempt };
-            match self.heads.get(&of) {
-                Some(head) if line.extra.is_none() => lines.text(head),
-                _ => {
-                    let origin = self.origins.get(line.stream as usize).map(Vec::as_slice);
-                    self.heads.push(stream, origin.unwrap_or_default(), of, line, lines.flush());
-                    stays = false;
-                }
+        let stays = match self.heads.get(&of) {
+            Some(head) if line.extra.is_none() => {
+                lines.text(head);
+                true
             }
-        }
+            _ => {
+                let origin = self.origins.get(line.stream as usize).map(Vec::as_slice);
+                self.heads.push(stream, origin.unwrap_or_default(), of, line, lines.flush());
+                false
+            }
+        };
 
         match shape {
             Some(shape) => {
-                if found != Found::Part {
-                    lines.text(&shape.head);
-                    for column in &shape.columns {
-                        if lines.pen.at() > LINE {
-                            lines.flush();
-                        }
-                        column.write(stream.dec.endian(), data, &mut self.long, &mut lines);
+                lines.text(&shape.head);
+                for column in &shape.columns {
+                    if lines.pen.at() > LINE {
+                        lines.flush();
                     }
-                    lines.pen.piece(b"},\"text\":\"");
+                    column.write(stream.dec.endian(), data, &mut self.long, &mut lines);
                 }
-                let mut keep = |lines: &Lines<'_, '_>, whole| {
-                    if let (Some(key), Found::New) = (&key, found)
-                        && stays
-                        && lines.out.len() == before
-                    {
-                        self.memo.keep(key, lines.pen.since(first), whole);
-                    }
-                };
-                if !shape.own {
-                    keep(&lines, false);
-                }
+                lines.pen.piece(b"},\"text\":\"");
                 let (dec, event) = (&*stream.dec, shape.event);
                 let (note, seq) = (line.note, line.seq);
                 let cx = PrintCx { dec, event, rec: line.rec, reach: line.reach, ts: line.ts, note, seq };
@@ -632,17 +620,28 @@ impl<'a> JsonPrinter<'a> {
                     let newline = pen.since(start).last() == Some(&b'\n');
                     let end = pen.at() - usize::from(newline);
                     lines.pen.go_to(end);
-                    if !shape.plain {
+                    if !shape.plain && !shape.own {
                         lines.pen.piece(LINE_END);
                         self.unseen = Some((start, end));
                         return lines.pen.at();
                     }
+                    if !shape.plain && !is_plain(lines.pen.since(start)) {
+                        self.text.clear();
+                        self.text.extend_from_slice(lines.pen.since(start));
+                        lines.pen.go_to(start);
+                        push_escaped(lines.flush(), &self.text);
+                    }
+                } else if shape.own {
+                    write_own(&cx, &mut lines, &mut self.text);
                 } else {
                     push_info(&cx, lines.flush(), &mut self.text);
                 }
                 lines.pen.piece(LINE_END);
-                if shape.own {
-                    keep(&lines, true);
+                if let (Some(key), Found::No) = (&key, found)
+                    && stays
+                    && lines.out.len() == before
+                {
+                    self.memo.keep(key, lines.pen.since(first));
                 }
             }
             None => {
@@ -661,6 +660,21 @@ fn escape(lines: &[u8], start: usize, end: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(lines.get(..start).unwrap_or_default());
     push_escaped(out, lines.get(start..end).unwrap_or_default());
     out.extend_from_slice(lines.get(end..).unwrap_or_default());
+}
+
+/// Appends the text of an event as [`push_info`] does, on the sheet if it is short, so that it can be kept.
+#[inline(never)]
+fn write_own(cx: &PrintCx<'_>, lines: &mut Lines<'_, '_>, text: &mut Vec<u8>) {
+    text.clear();
+    cx.dec.print_info(cx, text);
+    if text.last() == Some(&b'\n') {
+        text.pop();
+    }
+    if text.len() <= TEXT && is_plain(text) {
+        lines.pen.bytes(text);
+    } else {
+        push_escaped(lines.flush(), text);
+    }
 }
 
 /// Appends an event's text, which may be of any length, as the inside of a JSON string.

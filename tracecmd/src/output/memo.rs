@@ -7,7 +7,7 @@ const SLOTS: usize = 1024;
 /// Words of a record …
 const WORDS: usize = 9;
 /// … and bytes of its text, at most.
-const TEXT: usize = 384;
+pub const TEXT: usize = 384;
 
 /// What the text of a record depends on.
 #[derive(Clone, Copy, Debug)]
@@ -67,9 +67,7 @@ impl PartialEq for Key {
 #[derive(Clone, Debug)]
 struct Slot {
     key: Key,
-    len: u32,
-    /// The text goes to the end of the line.
-    whole: bool,
+    len: usize,
     text: [u8; TEXT],
 }
 
@@ -84,56 +82,55 @@ pub struct Memo {
 /// A power of two.
 const RATES: usize = 256;
 
-/// What [`Memo::write`] found.
+/// What [`Memo::write`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// All of the line's rest was written.
-    Whole,
-    /// Some was.
-    Part,
-    /// Nothing: it is worth keeping.
-    New,
+    /// The text was written.
+    Yes,
+    /// It is not kept, and is worth to be.
+    No,
     /// It was not looked for.
-    Not,
+    Unknown,
 }
 
 impl Memo {
     /// Writes the text of this record, if it is kept.
     #[inline(always)]
     pub fn write(&mut self, key: Option<&Key>, pen: &mut Pen<'_>) -> Found {
-        let Some(key) = key else { return Found::Not };
+        let Some(key) = key else { return Found::Unknown };
         let rate = self.rates.get_mut(usize::from(key.id()) % RATES);
         let slot = self.slots.get(key.slot());
         let (Some(rate), Some(slot)) = (rate, slot) else {
             self.begin();
-            return Found::New;
+            return Found::No;
         };
         if !rate.is_good() {
-            return Found::Not;
+            return Found::Unknown;
         }
         let hit = slot.key == *key;
         rate.note(hit);
         if !hit {
-            return Found::New;
+            return Found::No;
         }
-        pen.part(&slot.text, slot.len as usize);
-        if slot.whole { Found::Whole } else { Found::Part }
+        pen.part(&slot.text, slot.len);
+        Found::Yes
     }
 
     #[cold]
     fn begin(&mut self) {
         let key = Key { words: [0; WORDS], rest: 0 };
-        self.slots.resize(SLOTS, Slot { key, len: 0, whole: false, text: [0; TEXT] });
+        self.slots.resize(SLOTS, Slot { key, len: 0, text: [0; TEXT] });
         self.rates.resize(RATES, Rate::default());
     }
 
-    /// Keeps a text, unless it is too long. `whole`: it goes to the end of the line.
-    pub fn keep(&mut self, key: &Key, text: &[u8], whole: bool) {
+    /// Keeps a text, unless it is too long.
+    #[inline(never)]
+    pub fn keep(&mut self, key: &Key, text: &[u8]) {
         if let Some(slot) = self.slots.get_mut(key.slot())
             && let Some(to) = slot.text.get_mut(..text.len())
         {
             to.copy_from_slice(text);
-            (slot.key, slot.len, slot.whole) = (*key, text.len() as u32, whole);
+            (slot.key, slot.len) = (*key, text.len());
         }
     }
 }
@@ -200,7 +197,7 @@ mod tests {
             let text = String::from_utf8(pen.since(0).to_vec()).unwrap();
             (found, text)
         };
-        let new = (Found::New, String::new());
+        let new = (Found::No, String::new());
         let record = |n: u32, len: usize| -> Vec<u8> { (0..len).map(|i| (n >> (8 * (i % 4))) as u8).collect() };
         assert_eq!(text(&mut memo, &Key::new(0, 0, &[]).unwrap()), new);
         for len in (0..=72).step_by(4) {
@@ -213,9 +210,8 @@ mod tests {
                     if len > 0 {
                         assert_eq!(text(&mut memo, &key), new);
                     }
-                    memo.keep(&key, want.as_bytes(), cpu > 0);
-                    let found = if cpu > 0 { Found::Whole } else { Found::Part };
-                    assert_eq!(text(&mut memo, &key), (found, want));
+                    memo.keep(&key, want.as_bytes());
+                    assert_eq!(text(&mut memo, &key), (Found::Yes, want));
                     assert_eq!(text(&mut memo, &Key::new(stream, cpu + 7, &record(n, len)).unwrap()), new);
                 }
             }
@@ -226,11 +222,11 @@ mod tests {
             assert_eq!(Key::new(stream, cpu, &record(1, len)), None);
         }
         let key = Key::new(1, 1, &record(0, 12)).unwrap();
-        memo.keep(&key, &[b'x'; TEXT + 1], true);
+        memo.keep(&key, &[b'x'; TEXT + 1]);
         assert_ne!(text(&mut memo, &key).1.len(), TEXT + 1);
-        memo.keep(&key, &[b'x'; TEXT], true);
+        memo.keep(&key, &[b'x'; TEXT]);
         assert_eq!(text(&mut memo, &key).1.len(), TEXT);
-        assert_eq!(memo.write(None, &mut Pen::new(&mut Sheet::default(), 0)), Found::Not);
+        assert_eq!(memo.write(None, &mut Pen::new(&mut Sheet::default(), 0)), Found::Unknown);
     }
 
     #[test]

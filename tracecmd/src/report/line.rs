@@ -16,6 +16,7 @@ use super::{
 use crate::output::{
     color::{self, Paint},
     lines::Lines,
+    memo::{Found, Key, Memo, TEXT},
 };
 
 /// Which columns a line has, and for whom.
@@ -82,6 +83,8 @@ struct Head {
 struct Named<'a> {
     event: &'a Event,
     column: ShortText,
+    /// Its texts are made of the record and of nothing else.
+    own: bool,
 }
 
 /// What a thread remembers about one stream.
@@ -124,7 +127,8 @@ impl<'a> Events<'a> {
         if self.0.len() <= usize::from(id) {
             self.0.resize(usize::from(id) + 1, None);
         }
-        *self.0.get_mut(usize::from(id))? = Some(Named { event, column: ShortText::new(&column) });
+        *self.0.get_mut(usize::from(id))? =
+            Some(Named { event, column: ShortText::new(&column), own: stream.dec.text_is_of_record(event) });
         Some(())
     }
 }
@@ -204,14 +208,17 @@ pub struct LinePrinter<'a> {
     columns: Columns,
     caches: Vec<Cache<'a>>,
     time: TimeColumn,
+    memo: Memo,
     sheet: Sheet,
+    text: Vec<u8>,
 }
 
 impl<'a> LinePrinter<'a> {
     /// A printer for records of these streams.
     pub fn new(streams: &'a [Stream], columns: Columns) -> Self {
         let caches = streams.iter().map(|_| Cache::new()).collect();
-        LinePrinter { streams, columns, caches, time: TimeColumn::default(), sheet: Sheet::default() }
+        let (time, memo, sheet) = (TimeColumn::default(), Memo::default(), Sheet::default());
+        LinePrinter { streams, columns, caches, time, memo, sheet, text: Vec::new() }
     }
 
     /// Appends the line of a record, with the lines that stand before it.
@@ -237,25 +244,39 @@ impl<'a> LinePrinter<'a> {
         let (pid, flags, preempt) = stream.common.read(rec.data);
         let Cache { heads, events } = cache;
         // Looked up before the columns, because an event that is not in the file changes all of them.
-        if let Some(Named { event, column }) = events.get(stream, rec.data, columns.paint) {
+        if let Some(Named { event, column, own }) = events.get(stream, rec.data, columns.paint) {
             heads.write(&mut lines, stream, columns, line, HeadOf { pid, cpu: rec.cpu, flags, preempt });
             self.time.write(&mut lines, line.ts, stream.time);
-            lines.pen.byte(b':');
-            if columns.ts_diff {
-                layout::push_ts_diff(lines.flush(), line.diff);
-            }
-            lines.text(column);
-            let (note, seq) = (line.note, line.seq);
-            let cx = PrintCx { dec: &stream.dec, event, rec: *rec, reach: line.reach, ts: line.ts, note, seq };
-            let mut pen = lines.pen.own();
-            let start = pen.at();
-            if !columns.guard && stream.dec.write_info(&cx, &mut pen) {
-                // A text of several lines, as that of a stack, has its own newline at the end.
-                let newline = pen.since(start).last() == Some(&b'\n');
-                let end = pen.at() - usize::from(newline);
-                lines.pen.go_to(end);
-            } else {
-                push_info(&cx, columns.guard, lines.flush());
+            let key =
+                if *own && !columns.ts_diff && !columns.guard { Key::new(line.stream, 0, rec.data) } else { None };
+            let found = self.memo.write(key.as_ref(), &mut lines.pen);
+            if found != Found::Yes {
+                let (first, before) = (lines.pen.at(), lines.out.len());
+                lines.pen.byte(b':');
+                if columns.ts_diff {
+                    layout::push_ts_diff(lines.flush(), line.diff);
+                }
+                lines.text(column);
+                let (note, seq) = (line.note, line.seq);
+                let cx = PrintCx { dec: &stream.dec, event, rec: *rec, reach: line.reach, ts: line.ts, note, seq };
+                let mut pen = lines.pen.own();
+                let start = pen.at();
+                if !columns.guard && stream.dec.write_info(&cx, &mut pen) {
+                    // A text of several lines, as that of a stack, has its own newline at the end.
+                    let newline = pen.since(start).last() == Some(&b'\n');
+                    let end = pen.at() - usize::from(newline);
+                    lines.pen.go_to(end);
+                } else if let (Some(_), Found::No) = (&key, found) {
+                    write_info(&cx, &mut lines, &mut self.text);
+                } else {
+                    push_info(&cx, columns.guard, lines.flush());
+                }
+                // What is kept lies on the sheet.
+                if let (Some(key), Found::No) = (&key, found)
+                    && lines.out.len() == before
+                {
+                    self.memo.keep(key, lines.pen.since(first));
+                }
             }
         } else {
             let out = lines.flush();
@@ -271,6 +292,18 @@ impl<'a> LinePrinter<'a> {
         }
         lines.pen.byte(b'\n');
         lines.end()
+    }
+}
+
+/// Writes an event's text, on the sheet if it has room, so that it can be kept.
+#[inline(never)]
+fn write_info(cx: &PrintCx<'_>, lines: &mut Lines<'_, '_>, text: &mut Vec<u8>) {
+    text.clear();
+    push_info(cx, false, text);
+    if text.len() <= TEXT {
+        lines.pen.bytes(text);
+    } else {
+        lines.flush().extend_from_slice(text);
     }
 }
 
