@@ -11,7 +11,7 @@ use trace_dat::{
 
 use super::{
     lines::{Lines, MANY},
-    memo::{Found, Key, Memo, TEXT},
+    memo::{Found, Memo, Of, TEXT},
 };
 use crate::report::{
     batch::Batch,
@@ -578,9 +578,11 @@ impl<'a> JsonPrinter<'a> {
         }
         self.time.write(&mut pen, line.ts);
         let shape = self.shapes.get(stream, data);
-        let is_same = line.extra.is_none() && shape.is_some_and(|s| s.own);
-        let key = if is_same { Key::new(line.stream, cpu, data) } else { None };
-        let found = self.memo.write(key.as_ref(), &mut pen);
+        let same = Of { stream: line.stream, cpu, data };
+        let found = match shape {
+            Some(shape) if shape.own && line.extra.is_none() => self.memo.write(same, &mut pen),
+            _ => Found::Unknown,
+        };
         let mut lines = Lines { pen, out };
         if found == Found::Yes {
             return lines.end();
@@ -637,11 +639,8 @@ impl<'a> JsonPrinter<'a> {
                     push_info(&cx, lines.flush(), &mut self.text);
                 }
                 lines.pen.piece(LINE_END);
-                if let (Some(key), Found::No) = (&key, found)
-                    && stays
-                    && lines.out.len() == before
-                {
-                    self.memo.keep(key, lines.pen.since(first));
+                if found == Found::No && stays && lines.out.len() == before {
+                    self.memo.keep(same, lines.pen.since(first));
                 }
             }
             None => {

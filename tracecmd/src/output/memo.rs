@@ -9,34 +9,47 @@ const WORDS: usize = 9;
 /// … and bytes of its text, at most.
 pub const TEXT: usize = 384;
 
-/// What the text of a record depends on.
+/// Whose text: all that it depends on.
 #[derive(Clone, Copy, Debug)]
-pub struct Key {
-    /// Its bytes.
+pub struct Of<'d> {
+    /// Number of the stream of records.
+    pub stream: u32,
+    /// CPU, where it is part of the text.
+    pub cpu: u32,
+    /// The record.
+    pub data: &'d [u8],
+}
+
+/// The same as numbers.
+#[derive(Clone, Copy, Debug)]
+struct Key {
+    /// The record's bytes.
     words: [u64; WORDS],
     /// How many bytes there are, CPU and stream. 0 for no record.
     rest: u64,
 }
 
+/// A word of a record, which has a multiple of four bytes; 0 behind its end.
+#[inline(always)]
+fn word(data: &[u8], n: usize) -> u64 {
+    let Some(rest) = data.get(8 * n..) else { return 0 };
+    match (rest.first_chunk(), rest.first_chunk()) {
+        (Some(eight), _) => u64::from_le_bytes(*eight),
+        (None, Some(four)) => u32::from_le_bytes(*four).into(),
+        (None, None) => 0,
+    }
+}
+
 impl Key {
-    /// The key of a record, unless it is too long.
+    /// `None` for a record that is too long.
     #[inline(always)]
-    pub fn new(stream: u32, cpu: u32, data: &[u8]) -> Option<Key> {
-        let mut all = [0; WORDS];
-        let (words, rest) = data.as_chunks::<8>();
-        if data.len() > 8 * WORDS || stream > 0xffff || cpu > 0xffff {
+    fn new(of: Of<'_>) -> Option<Key> {
+        let Of { stream, cpu, data } = of;
+        if data.len() > 8 * WORDS || !data.len().is_multiple_of(4) || stream > 0xffff || cpu > 0xffff {
             return None;
         }
-        all.iter_mut().zip(words).for_each(|(to, word)| *to = u64::from_le_bytes(*word));
-        // Records have a multiple of four bytes.
-        if let Some(to) = all.get_mut(words.len()) {
-            match rest {
-                [] => {}
-                [a, b, c, d] => *to = u32::from_le_bytes([*a, *b, *c, *d]).into(),
-                _ => return None,
-            }
-        }
-        Some(Key { words: all, rest: u64::from(stream) << 48 | u64::from(cpu) << 32 | (data.len() as u64 + 1) })
+        let rest = u64::from(stream) << 48 | u64::from(cpu) << 32 | (data.len() as u64 + 1);
+        Some(Key { words: std::array::from_fn(|n| word(data, n)), rest })
     }
 
     /// Number of the event.
@@ -96,8 +109,8 @@ pub enum Found {
 impl Memo {
     /// Writes the text of this record, if it is kept.
     #[inline(always)]
-    pub fn write(&mut self, key: Option<&Key>, pen: &mut Pen<'_>) -> Found {
-        let Some(key) = key else { return Found::Unknown };
+    pub fn write(&mut self, of: Of<'_>, pen: &mut Pen<'_>) -> Found {
+        let Some(key) = Key::new(of) else { return Found::Unknown };
         let rate = self.rates.get_mut(usize::from(key.id()) % RATES);
         let slot = self.slots.get(key.slot());
         let (Some(rate), Some(slot)) = (rate, slot) else {
@@ -107,7 +120,7 @@ impl Memo {
         if !rate.is_good() {
             return Found::Unknown;
         }
-        let hit = slot.key == *key;
+        let hit = slot.key == key;
         rate.note(hit);
         if !hit {
             return Found::No;
@@ -125,12 +138,13 @@ impl Memo {
 
     /// Keeps a text, unless it is too long.
     #[inline(never)]
-    pub fn keep(&mut self, key: &Key, text: &[u8]) {
-        if let Some(slot) = self.slots.get_mut(key.slot())
+    pub fn keep(&mut self, of: Of<'_>, text: &[u8]) {
+        if let Some(key) = Key::new(of)
+            && let Some(slot) = self.slots.get_mut(key.slot())
             && let Some(to) = slot.text.get_mut(..text.len())
         {
             to.copy_from_slice(text);
-            (slot.key, slot.len) = (*key, text.len());
+            (slot.key, slot.len) = (key, text.len());
         }
     }
 }
@@ -191,42 +205,44 @@ mod tests {
     fn what_was_kept_is_found() {
         let mut memo = Memo::default();
         let mut sheet = Sheet::default();
-        let mut text = |memo: &mut Memo, key: &Key| {
+        let mut text = |memo: &mut Memo, of: Of<'_>| {
             let mut pen = Pen::new(&mut sheet, 0);
-            let found = memo.write(Some(key), &mut pen);
+            let found = memo.write(of, &mut pen);
             let text = String::from_utf8(pen.since(0).to_vec()).unwrap();
             (found, text)
         };
         let new = (Found::No, String::new());
         let record = |n: u32, len: usize| -> Vec<u8> { (0..len).map(|i| (n >> (8 * (i % 4))) as u8).collect() };
-        assert_eq!(text(&mut memo, &Key::new(0, 0, &[]).unwrap()), new);
-        for len in (0..=72).step_by(4) {
+        assert_eq!(text(&mut memo, Of { stream: 0, cpu: 0, data: &[] }), new);
+        for len in (4..=72).step_by(4) {
             for n in [1, 77, u32::MAX] {
                 for (stream, cpu) in [(0, 0), (0, 1), (1, 0), (500, 600)] {
                     memo.rates.clear(); // each of these is new
                     memo.rates.resize(RATES, Rate::default());
-                    let key = Key::new(stream, cpu, &record(n, len)).unwrap();
+                    let data = record(n, len);
+                    let of = Of { stream, cpu, data: &data };
                     let want = format!("{len} {n} {stream} {cpu}");
-                    if len > 0 {
-                        assert_eq!(text(&mut memo, &key), new);
-                    }
-                    memo.keep(&key, want.as_bytes());
-                    assert_eq!(text(&mut memo, &key), (Found::Yes, want));
-                    assert_eq!(text(&mut memo, &Key::new(stream, cpu + 7, &record(n, len)).unwrap()), new);
+                    assert_eq!(text(&mut memo, of), new);
+                    memo.keep(of, want.as_bytes());
+                    assert_eq!(text(&mut memo, of), (Found::Yes, want));
+                    assert_eq!(text(&mut memo, Of { cpu: cpu + 7, ..of }), new);
                 }
             }
         }
         // Zeros at the end count.
-        assert_ne!(Key::new(1, 1, &record(0, 8)), Key::new(1, 1, &record(0, 12)));
+        let (short, long) = (record(0, 8), record(0, 12));
+        let [short, long] = [&short, &long].map(|data| Of { stream: 1, cpu: 1, data });
+        memo.keep(short, b"short");
+        memo.keep(long, b"long");
+        assert_eq!(text(&mut memo, long), (Found::Yes, "long".into()));
+        assert_ne!(text(&mut memo, short), (Found::Yes, "long".into()));
         for (stream, cpu, len) in [(0, 0, 76), (0, 0, 7), (1 << 16, 0, 8), (0, 1 << 16, 8)] {
-            assert_eq!(Key::new(stream, cpu, &record(1, len)), None);
+            assert_eq!(text(&mut memo, Of { stream, cpu, data: &record(1, len) }).0, Found::Unknown);
         }
-        let key = Key::new(1, 1, &record(0, 12)).unwrap();
-        memo.keep(&key, &[b'x'; TEXT + 1]);
-        assert_ne!(text(&mut memo, &key).1.len(), TEXT + 1);
-        memo.keep(&key, &[b'x'; TEXT]);
-        assert_eq!(text(&mut memo, &key).1.len(), TEXT);
-        assert_eq!(memo.write(None, &mut Pen::new(&mut Sheet::default(), 0)), Found::Unknown);
+        memo.keep(long, &[b'x'; TEXT + 1]);
+        assert_eq!(text(&mut memo, long).1, "long");
+        memo.keep(long, &[b'x'; TEXT]);
+        assert_eq!(text(&mut memo, long).1.len(), TEXT);
     }
 
     #[test]

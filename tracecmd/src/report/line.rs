@@ -16,7 +16,7 @@ use super::{
 use crate::output::{
     color::{self, Paint},
     lines::Lines,
-    memo::{Found, Key, Memo, TEXT},
+    memo::{Found, Memo, Of, TEXT},
 };
 
 /// Which columns a line has, and for whom.
@@ -247,9 +247,12 @@ impl<'a> LinePrinter<'a> {
         if let Some(Named { event, column, own }) = events.get(stream, rec.data, columns.paint) {
             heads.write(&mut lines, stream, columns, line, HeadOf { pid, cpu: rec.cpu, flags, preempt });
             self.time.write(&mut lines, line.ts, stream.time);
-            let key =
-                if *own && !columns.ts_diff && !columns.guard { Key::new(line.stream, 0, rec.data) } else { None };
-            let found = self.memo.write(key.as_ref(), &mut lines.pen);
+            let same = Of { stream: line.stream, cpu: 0, data: rec.data };
+            let found = if *own && !columns.ts_diff && !columns.guard {
+                self.memo.write(same, &mut lines.pen)
+            } else {
+                Found::Unknown
+            };
             if found != Found::Yes {
                 let (first, before) = (lines.pen.at(), lines.out.len());
                 lines.pen.byte(b':');
@@ -266,16 +269,14 @@ impl<'a> LinePrinter<'a> {
                     let newline = pen.since(start).last() == Some(&b'\n');
                     let end = pen.at() - usize::from(newline);
                     lines.pen.go_to(end);
-                } else if let (Some(_), Found::No) = (&key, found) {
+                } else if found == Found::No {
                     write_info(&cx, &mut lines, &mut self.text);
                 } else {
                     push_info(&cx, columns.guard, lines.flush());
                 }
                 // What is kept lies on the sheet.
-                if let (Some(key), Found::No) = (&key, found)
-                    && lines.out.len() == before
-                {
-                    self.memo.keep(key, lines.pen.since(first));
+                if found == Found::No && lines.out.len() == before {
+                    self.memo.keep(same, lines.pen.since(first));
                 }
             }
         } else {
