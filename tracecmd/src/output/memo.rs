@@ -84,9 +84,11 @@ struct Slot {
     text: [u8; TEXT],
 }
 
-/// Texts of records, by all that they depend on.
+/// Texts of records, by all that they depend on. They are kept when there were many records.
 #[derive(Debug, Default)]
 pub struct Memo {
+    /// Records that were asked for before there was memory.
+    asked: u32,
     slots: Vec<Slot>,
     /// By the lowest bits of an event's number.
     rates: Vec<Rate>,
@@ -94,6 +96,9 @@ pub struct Memo {
 
 /// A power of two.
 const RATES: usize = 256;
+
+/// So few records are not worth the memory.
+const FEW: u32 = 10_000;
 
 /// What [`Memo::write`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +120,7 @@ impl Memo {
         let slot = self.slots.get(key.slot());
         let (Some(rate), Some(slot)) = (rate, slot) else {
             self.begin();
-            return Found::No;
+            return Found::Unknown;
         };
         if !rate.is_good() {
             return Found::Unknown;
@@ -129,8 +134,12 @@ impl Memo {
         Found::Yes
     }
 
-    #[cold]
+    #[inline(never)]
     fn begin(&mut self) {
+        self.asked += 1;
+        if self.asked < FEW {
+            return;
+        }
         let key = Key { words: [0; WORDS], rest: 0 };
         self.slots.resize(SLOTS, Slot { key, len: 0, text: [0; TEXT] });
         self.rates.resize(RATES, Rate::default());
@@ -213,6 +222,9 @@ mod tests {
         };
         let new = (Found::No, String::new());
         let record = |n: u32, len: usize| -> Vec<u8> { (0..len).map(|i| (n >> (8 * (i % 4))) as u8).collect() };
+        for _ in 0..FEW {
+            assert_eq!(text(&mut memo, Of { stream: 0, cpu: 0, data: &[] }).0, Found::Unknown);
+        }
         assert_eq!(text(&mut memo, Of { stream: 0, cpu: 0, data: &[] }), new);
         for len in (4..=72).step_by(4) {
             for n in [1, 77, u32::MAX] {
