@@ -10,7 +10,7 @@ use trace_dat::{
 };
 
 use super::{
-    lines::{Lines, MANY},
+    lines::Lines,
     memo::{Found, Memo, Of, TEXT},
 };
 use crate::report::{
@@ -507,9 +507,6 @@ pub struct JsonPrinter<'a> {
     long: LongNumbers,
     memo: Memo,
     sheet: Sheet,
-    /// Where on the sheet the text of the last line lies, if it may not be a JSON string as it is. It is looked at when the next line
-    /// begins: what was written just now, in small pieces, is slow to read in large ones.
-    unseen: Option<(usize, usize)>,
     text: Vec<u8>,
 }
 
@@ -540,26 +537,7 @@ impl<'a> JsonPrinter<'a> {
             long: LongNumbers::new(),
             memo: Memo::default(),
             sheet: Sheet::default(),
-            unseen: None,
             text: Vec::new(),
-        }
-    }
-
-    /// Looks at the text of the line before `at`; where the pen stands then.
-    #[inline(always)]
-    fn look(&mut self, at: usize, out: &mut Vec<u8>) -> usize {
-        let Some((start, end)) = self.unseen.take() else { return at };
-        let lines = self.sheet.written(at);
-        match lines.get(start..end).is_none_or(is_plain) {
-            true if at <= MANY => at,
-            true => {
-                self.sheet.flush(at, out);
-                0
-            }
-            false => {
-                escape(lines, start, end, out);
-                0
-            }
         }
     }
 
@@ -569,7 +547,6 @@ impl<'a> JsonPrinter<'a> {
         let streams = self.streams;
         let Some(stream) = streams.get(line.stream as usize) else { return at };
         let Record { cpu, data, .. } = line.rec;
-        let at = self.look(at, out);
         let mut pen = Pen::new(&mut self.sheet, at);
         if stream.time == TimeFormat::Count {
             pen.piece(b"{\"clock\":")
@@ -622,11 +599,6 @@ impl<'a> JsonPrinter<'a> {
                     let newline = pen.since(start).last() == Some(&b'\n');
                     let end = pen.at() - usize::from(newline);
                     lines.pen.go_to(end);
-                    if !shape.plain && !shape.own {
-                        lines.pen.piece(LINE_END);
-                        self.unseen = Some((start, end));
-                        return lines.pen.at();
-                    }
                     if !shape.plain && !is_plain(lines.pen.since(start)) {
                         self.text.clear();
                         self.text.extend_from_slice(lines.pen.since(start));
@@ -651,14 +623,6 @@ impl<'a> JsonPrinter<'a> {
         }
         lines.end()
     }
-}
-
-/// Appends lines, of which the bytes from `start` to `end` are to be the inside of a JSON string.
-#[cold]
-fn escape(lines: &[u8], start: usize, end: usize, out: &mut Vec<u8>) {
-    out.extend_from_slice(lines.get(..start).unwrap_or_default());
-    push_escaped(out, lines.get(start..end).unwrap_or_default());
-    out.extend_from_slice(lines.get(end..).unwrap_or_default());
 }
 
 /// Appends the text of an event as [`push_info`] does, on the sheet if it is short, so that it can be kept.
@@ -712,7 +676,6 @@ impl SlicePrinter for JsonPrinter<'_> {
     }
 
     fn finish(&mut self, end: usize, out: &mut Vec<u8>) {
-        let end = self.look(end, out);
         self.sheet.flush(end, out);
     }
 }
