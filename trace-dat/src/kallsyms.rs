@@ -67,7 +67,7 @@ struct Run {
 }
 
 /// Symbols of a block: so many lines are read at most to find one.
-const LINES: usize = 32;
+const LINES: usize = 16;
 
 /// After so many searches names are kept where they are found fast: a short trace does without that memory.
 const FEW_SEARCHES: u32 = 64;
@@ -402,15 +402,15 @@ impl Run {
         text.get(at as usize..).and_then(|rest| self.head(rest)).map_or(0, |h| h.0)
     }
 
-    /// The last symbols that begin at or before `addr`, all at one address: that address, and their numbers in the run.
-    fn last_before(&self, text: &[u8], addr: u64) -> Option<(u64, std::ops::Range<usize>)> {
+    /// The last symbols that begin at or before `addr`: numbers are those in the run.
+    fn last_before(&self, text: &[u8], addr: u64) -> Option<Before> {
         let block = self.blocks.partition_point(|at| self.block_addr(text, *at) <= addr).checked_sub(1)?;
-        let (mut first, mut begin, mut end) = (block * LINES, 0, 0);
-        for (rank, a, _) in self.symbols_from(text, block).take(LINES).take_while(|(_, a, _)| *a <= addr) {
+        let (mut first, mut begin, mut last) = (block * LINES, 0, (0, 0));
+        for (rank, a, line) in self.symbols_from(text, block).take(LINES).take_while(|(_, a, _)| *a <= addr) {
             if a != begin {
                 (first, begin) = (rank, a);
             }
-            end = rank + 1;
+            last = (rank, line);
         }
         if first == block * LINES && block > 0 {
             // Symbols at the same address may stand at the end of the block before, or fill blocks.
@@ -421,8 +421,17 @@ impl Run {
                 first = of_block.find(|(_, a, _)| *a == begin).map_or(first, |(rank, ..)| rank);
             }
         }
-        Some((begin, first..end))
+        Some(Before { addr: begin, ranks: first..last.0 + 1, line: Some(last.1) })
     }
+}
+
+/// Symbols at one address.
+struct Before {
+    addr: u64,
+    /// Their ranks.
+    ranks: std::ops::Range<usize>,
+    /// Where the line of the last one of the text begins; that is the symbol of the lowest rank. `None`: they have places.
+    line: Option<usize>,
 }
 
 /// A line of the run is not longer than this.
@@ -464,8 +473,7 @@ impl Table {
 
     #[inline(never)]
     fn search_name(&self, addr: u64) -> Option<FoundName> {
-        let number = self.index(addr)?;
-        let place = self.nth(number)?;
+        let (number, place) = self.search(addr)?;
         let found = FoundName { number, start: place.start as usize, len: usize::from(place.len) };
         let keep = match self.found.get() {
             None if self.searches.fetch_add(1, Ordering::Relaxed) < FEW_SEARCHES => return Some(found),
@@ -511,7 +519,7 @@ impl Table {
         }
         let line = |n: usize| self.run.symbols_from(&self.text, n / LINES).nth(n % LINES);
         let (_, addr, mut at) = line(in_run)?;
-        let same = self.run.last_before(&self.text, addr)?.1;
+        let same = self.run.last_before(&self.text, addr)?.ranks;
         if same.len() > 1 {
             at = line(same.start + same.end.checked_sub(in_run + 1)?)?.2;
         }
@@ -557,16 +565,16 @@ impl Table {
         among(before).or_else(in_run).or_else(|| among(behind))
     }
 
-    /// Rank of the symbol that `addr` lies in. What a plain binary search over all symbols finds; its path decides between those
-    /// at one address.
-    fn index(&self, addr: u64) -> Option<usize> {
-        let (begin, same) = self.last_before(addr)?;
+    /// Rank and place of the symbol that `addr` lies in. What a plain binary search over all symbols finds; its path decides between
+    /// those at one address.
+    fn search(&self, addr: u64) -> Option<(usize, Place)> {
+        let Before { addr: begin, ranks: same, line } = self.last_before(addr)?;
         let len = self.len();
         // The end of the last one is not known.
         if begin != addr && same.end == len {
             return None;
         }
-        let (mut low, mut high) = (0, len);
+        let (mut low, mut high, mut rank) = (0, len, same.start);
         while same.len() > 1 && low < high {
             let mid = (low + high) / 2;
             if mid >= same.end {
@@ -574,23 +582,29 @@ impl Table {
             } else if mid < same.start || (begin != addr && mid + 1 != same.end) {
                 low = mid + 1;
             } else {
-                return Some(mid);
+                rank = mid;
+                break;
             }
         }
-        Some(same.start)
+        let place = match line {
+            Some(line) if rank == same.start => self.place_at(line),
+            _ => self.nth(rank),
+        };
+        Some((rank, place?))
     }
 
-    /// The last symbols that begin at or before `addr`, all at one address: that address, and their ranks.
-    fn last_before(&self, addr: u64) -> Option<(u64, std::ops::Range<usize>)> {
+    /// The last symbols that begin at or before `addr`.
+    fn last_before(&self, addr: u64) -> Option<Before> {
         let number = self.places.partition_point(|p| p.addr <= addr);
         if number <= self.before && self.run.len > 0 && addr >= self.run.first {
-            let (begin, same) = self.run.last_before(&self.text, addr)?;
-            return Some((begin, same.start + self.before..same.end + self.before));
+            let mut found = self.run.last_before(&self.text, addr)?;
+            found.ranks = found.ranks.start + self.before..found.ranks.end + self.before;
+            return Some(found);
         }
         let begin = self.places.get(number.checked_sub(1)?)?.addr;
         let first = self.places.partition_point(|p| p.addr < begin);
         let add = if number > self.before { self.run.len } else { 0 };
-        Some((begin, first + add..number + add))
+        Some(Before { addr: begin, ranks: first + add..number + add, line: None })
     }
 }
 
