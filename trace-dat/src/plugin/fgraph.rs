@@ -236,9 +236,9 @@ impl Entry {
     /// Appends ` /* <-caller */` when the entry has a return address that lies in a known function.
     fn print_caller(&self, cx: &PrintCx<'_>, out: &mut Vec<u8>) {
         let addr = self.retaddr.map(|r| r.get(cx.dec.endian(), cx.rec.data));
-        if let Some(s) = addr.and_then(|a| cx.dec.symbols().find(a)) {
+        if let Some(name) = addr.and_then(|a| cx.dec.symbols().name_at(a)) {
             out.extend_from_slice(b" /* <-");
-            out.extend_from_slice(s.name);
+            name.push(out);
             out.extend_from_slice(b" */");
         }
     }
@@ -376,9 +376,9 @@ impl EventPrinter for ExitLine {
             let Some(func) = self.fields.func else {
                 return missing("func", out);
             };
-            let Some(s) = cx.dec.symbols().find(func.get(endian, data)) else { return };
+            let Some(name) = cx.dec.symbols().name_at(func.get(endian, data)) else { return };
             out.extend_from_slice(b" /* ");
-            out.extend_from_slice(s.name);
+            name.push(out);
             out.extend_from_slice(b" */");
         }
         print_depth(&self.options, depth, out);

@@ -335,7 +335,7 @@ impl Machine {
         match self.names.get(slot) {
             Some((a, name)) if *a == addr => *name,
             _ => {
-                let name = dec.symbols().find(addr).map_or(0, |s| hash(s.name));
+                let name = dec.symbols().name_at(addr).map_or(0, |n| hash(n.bytes()));
                 if let Some(s) = self.names.get_mut(slot) {
                     *s = (addr, name);
                 }

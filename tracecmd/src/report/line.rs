@@ -83,7 +83,7 @@ struct Head {
 struct Named<'a> {
     event: &'a Event,
     column: ShortText,
-    /// Its texts are made of the record and of nothing else.
+    /// What stands behind the time is made of the record and of nothing else.
     own: bool,
 }
 
@@ -108,18 +108,19 @@ struct Events<'a>(Vec<Option<Named<'a>>>);
 impl<'a> Events<'a> {
     /// The event of a record; the search in the file's table is done once for each event.
     #[inline(always)]
-    fn get(&mut self, stream: &'a Stream, data: &[u8], paint: Paint) -> Option<&Named<'a>> {
+    fn get(&mut self, stream: &'a Stream, data: &[u8], columns: &Columns) -> Option<&Named<'a>> {
         let id = stream.dec.endian().u16(*data.first_chunk::<2>()?);
         let at = usize::from(id);
         if self.0.get(at).is_none_or(Option::is_none) {
-            self.learn(stream, id, paint)?;
+            self.learn(stream, id, columns)?;
         }
         self.0.get(at)?.as_ref()
     }
 
     #[cold]
-    fn learn(&mut self, stream: &'a Stream, id: u16, paint: Paint) -> Option<()> {
+    fn learn(&mut self, stream: &'a Stream, id: u16, columns: &Columns) -> Option<()> {
         let event = stream.dec.event(id)?;
+        let paint = columns.paint;
         let mut column = Vec::new();
         paint.start(&mut column, color::EVENT);
         layout::push_event_name(&mut column, event.name.as_bytes());
@@ -127,8 +128,8 @@ impl<'a> Events<'a> {
         if self.0.len() <= usize::from(id) {
             self.0.resize(usize::from(id) + 1, None);
         }
-        *self.0.get_mut(usize::from(id))? =
-            Some(Named { event, column: ShortText::new(&column), own: stream.dec.text_is_of_record(event) });
+        let own = stream.dec.text_is_of_record(event) && !columns.ts_diff && !columns.guard;
+        *self.0.get_mut(usize::from(id))? = Some(Named { event, column: ShortText::new(&column), own });
         Some(())
     }
 }
@@ -244,39 +245,32 @@ impl<'a> LinePrinter<'a> {
         let (pid, flags, preempt) = stream.common.read(rec.data);
         let Cache { heads, events } = cache;
         // Looked up before the columns, because an event that is not in the file changes all of them.
-        if let Some(Named { event, column, own }) = events.get(stream, rec.data, columns.paint) {
+        if let Some(Named { event, column, own }) = events.get(stream, rec.data, columns) {
             heads.write(&mut lines, stream, columns, line, HeadOf { pid, cpu: rec.cpu, flags, preempt });
             self.time.write(&mut lines, line.ts, stream.time);
             let same = Of { stream: line.stream, cpu: 0, data: rec.data };
-            let found = if *own && !columns.ts_diff && !columns.guard {
-                self.memo.write(same, &mut lines.pen)
-            } else {
-                Found::Unknown
-            };
-            if found != Found::Yes {
-                let (first, before) = (lines.pen.at(), lines.out.len());
-                lines.pen.byte(b':');
-                if columns.ts_diff {
-                    layout::push_ts_diff(lines.flush(), line.diff);
-                }
-                lines.text(column);
-                let (note, seq) = (line.note, line.seq);
-                let cx = PrintCx { dec: &stream.dec, event, rec: *rec, reach: line.reach, ts: line.ts, note, seq };
-                let mut pen = lines.pen.own();
-                let start = pen.at();
-                if !columns.guard && stream.dec.write_info(&cx, &mut pen) {
-                    // A text of several lines, as that of a stack, has its own newline at the end.
-                    let newline = pen.since(start).last() == Some(&b'\n');
-                    let end = pen.at() - usize::from(newline);
-                    lines.pen.go_to(end);
-                } else if found == Found::No {
-                    write_info(&cx, &mut lines, &mut self.text);
-                } else {
-                    push_info(&cx, columns.guard, lines.flush());
-                }
-                // What is kept lies on the sheet.
-                if found == Found::No && lines.out.len() == before {
-                    self.memo.keep(same, lines.pen.since(first));
+            let found = if *own { self.memo.write(same, &mut lines.pen) } else { Found::Unknown };
+            let (note, seq) = (line.note, line.seq);
+            let cx = PrintCx { dec: &stream.dec, event, rec: *rec, reach: line.reach, ts: line.ts, note, seq };
+            match found {
+                Found::Yes => {}
+                Found::No => write_and_keep(&cx, column, &mut lines, &mut self.memo, same, &mut self.text),
+                Found::Unknown => {
+                    lines.pen.byte(b':');
+                    if columns.ts_diff {
+                        layout::push_ts_diff(lines.flush(), line.diff);
+                    }
+                    lines.text(column);
+                    let mut pen = lines.pen.own();
+                    let start = pen.at();
+                    if !columns.guard && stream.dec.write_info(&cx, &mut pen) {
+                        // A text of several lines, as that of a stack, has its own newline at the end.
+                        let newline = pen.since(start).last() == Some(&b'\n');
+                        let end = pen.at() - usize::from(newline);
+                        lines.pen.go_to(end);
+                    } else {
+                        push_info(&cx, columns.guard, lines.flush());
+                    }
                 }
             }
         } else {
@@ -296,13 +290,23 @@ impl<'a> LinePrinter<'a> {
     }
 }
 
-/// Writes an event's text, on the sheet if it has room, so that it can be kept.
+/// Writes an event's name and text, on the sheet if they are short, and keeps them.
 #[inline(never)]
-fn write_info(cx: &PrintCx<'_>, lines: &mut Lines<'_, '_>, text: &mut Vec<u8>) {
+fn write_and_keep(
+    cx: &PrintCx<'_>,
+    column: &ShortText,
+    lines: &mut Lines<'_, '_>,
+    memo: &mut Memo,
+    same: Of<'_>,
+    text: &mut Vec<u8>,
+) {
     text.clear();
+    text.push(b':');
+    column.push(text);
     push_info(cx, false, text);
     if text.len() <= TEXT {
         lines.pen.bytes(text);
+        memo.keep(same, text);
     } else {
         lines.flush().extend_from_slice(text);
     }
