@@ -225,9 +225,10 @@ impl Decoder {
         std::ptr::eq(cx.dec, self) && crate::print::write(cx, pen)
     }
 
-    /// The constant texts of an event of whose records [`Decoder::print_info`] shows nothing else but numbers in base 10 and 16.
-    pub fn texts_between_numbers<'a>(&self, event: &'a Event) -> Option<impl Iterator<Item = &'a [u8]>> {
-        crate::print::texts_between_numbers(self, event)
+    /// Whether [`Decoder::write_info`] writes nothing but printable ASCII without quotation marks and backslashes for the records of an
+    /// event. False when it is not known.
+    pub fn writes_plain_text(&self, event: &Event) -> bool {
+        crate::print::is_plain(self, event)
     }
 
     /// Whether the last column of an event's records is made of the record's bytes and of nothing else: the same bytes give the same

@@ -187,6 +187,7 @@ pub struct Kallsyms {
     table: OnceLock<Table>,
     by_name: OnceLock<Vec<(u32, u32)>>,
     asked_by_name: AtomicU32,
+    plain: OnceLock<bool>,
 }
 
 /// So many names are looked for one after the other; an index pays for more only.
@@ -213,6 +214,7 @@ impl Kallsyms {
             table: OnceLock::new(),
             by_name: OnceLock::new(),
             asked_by_name: AtomicU32::new(0),
+            plain: OnceLock::new(),
         }
     }
 
@@ -266,6 +268,15 @@ impl Kallsyms {
     /// All symbols sorted by address.
     pub fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
         self.table().iter()
+    }
+
+    /// Whether all names are printable ASCII without quotation marks and backslashes.
+    pub fn are_plain(&self) -> bool {
+        *self.plain.get_or_init(|| {
+            let odd = |b: &u8| !matches!(b, b' '..=b'~' | b'\n' | b'\t') | (*b == b'"') | (*b == b'\\');
+            // Pieces are looked at without a branch for each byte.
+            self.table().text.chunks(256).all(|piece| !piece.iter().fold(false, |any, b| any | odd(b)))
+        })
     }
 
     /// The symbol that `addr` lies in: the last one that begins at or before it. Nothing before the first symbol, and nothing
@@ -853,6 +864,21 @@ mod tests {
             wanted.iter().for_each(|(addr, want)| assert_eq!(name(&k, *addr), *want, "{addr:#x}"));
         }
         assert!(k.table().found.get().is_some());
+    }
+
+    #[test]
+    fn plain_names() {
+        for (text, plain) in [
+            ("1000 T alpha\n2000 t be_ta.1\t[m]\n", true),
+            ("", true),
+            ("1000 T al\"pha\n", false),
+            ("1000 T al\\pha\n", false),
+            ("1000 T alph\u{e4}\n", false),
+            ("1000 T al\u{1}pha\n", false),
+            ("1000 T al\u{7f}pha\n", false),
+        ] {
+            assert_eq!(Kallsyms::from_bytes(text.into()).are_plain(), plain, "{text}");
+        }
     }
 
     #[test]

@@ -282,6 +282,10 @@ impl EventPrinter for Entry {
         true
     }
 
+    fn writes_symbols(&self) -> bool {
+        true
+    }
+
     fn is_free_of_nul(&self) -> bool {
         self.func.is_some()
     }
@@ -353,6 +357,10 @@ impl EventPrinter for ExitLine {
         self.fields.write_retval(&self.options, cx.dec, data, &mut own);
         let at = own.at();
         pen.go_to(at);
+        true
+    }
+
+    fn writes_symbols(&self) -> bool {
         true
     }
 

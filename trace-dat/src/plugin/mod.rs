@@ -33,6 +33,12 @@ pub trait EventPrinter: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether [`EventPrinter::write`] writes nothing but printable ASCII without quotation marks and backslashes, and names of symbols.
+    /// Asked once for each event.
+    fn writes_symbols(&self) -> bool {
+        false
+    }
+
     /// Whether the text is made of the record's bytes (not of those behind it) and of the trace's tables, and of nothing else, so that the
     /// same bytes give the same text. Asked once for each event.
     fn is_of_record(&self) -> bool {

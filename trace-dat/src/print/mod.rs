@@ -100,11 +100,16 @@ pub(crate) fn write(cx: &PrintCx<'_>, pen: &mut Pen<'_>) -> bool {
     }
 }
 
-/// The constant texts of an event that is otherwise shown as numbers.
-pub(crate) fn texts_between_numbers<'a>(dec: &Decoder, event: &'a Event) -> Option<impl Iterator<Item = &'a [u8]>> {
-    match (mode(dec, event), program(dec, event)) {
-        (Mode::Fmt, Program::Numbers(numbers)) => Some(numbers.texts()),
-        _ => None,
+/// Whether [`write`] writes nothing but printable ASCII without quotation marks and backslashes for an event.
+pub(crate) fn is_plain(dec: &Decoder, event: &Event) -> bool {
+    let plain = |text: &[u8]| text.iter().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\'));
+    match mode(dec, event) {
+        Mode::Raw => false,
+        Mode::Plugin { printer, .. } => printer.writes_symbols() && dec.symbols().are_plain(),
+        Mode::Fmt => match program(dec, event) {
+            Program::Numbers(numbers) => numbers.texts().all(plain),
+            _ => false,
+        },
     }
 }
 

@@ -300,7 +300,7 @@ struct Shape<'a> {
     /// `TYPE,"system":"…","event":"…","fields":{`, behind `"common_type":`
     head: ShortText<128>,
     columns: Vec<Column>,
-    /// Its texts are JSON strings as they are.
+    /// Texts that a pen writes are JSON strings as they are.
     plain: bool,
     /// They are made of the record and of nothing else.
     own: bool,
@@ -316,7 +316,7 @@ impl<'a> Shape<'a> {
         push_string(&mut head, event.name.as_bytes());
         head.extend_from_slice(b",\"fields\":{");
         let columns = event.fields.iter().enumerate().map(|(i, f)| Column::new(f, i == 0)).collect();
-        let plain = dec.texts_between_numbers(event).is_some_and(|mut texts| texts.all(is_plain));
+        let plain = dec.writes_plain_text(event);
         let own = dec.text_is_of_record(event);
         Shape { event, head: ShortText::new(&head), columns, plain, own }
     }
