@@ -9,6 +9,10 @@ use memmap2::MmapMut;
 /// From so many bytes on a text lies in pages of its own.
 const LONG: usize = 1 << 20;
 
+/// So many bytes of pages are provided before it is known that they are needed.
+#[cfg(target_os = "linux")]
+const USUAL: usize = 16 << 20;
+
 /// A text that was read, in memory of its own.
 #[derive(Debug)]
 pub struct Text {
@@ -36,7 +40,8 @@ impl Text {
         let Memory::Pages(pages) = &mut self.memory else { return fill(self) };
         #[cfg(target_os = "linux")]
         {
-            let (start, len) = (pages.as_mut_ptr().expose_provenance(), pages.len());
+            // More than any usual text has may be more than this one turns out to have.
+            let (start, len) = (pages.as_mut_ptr().expose_provenance(), pages.len().min(USUAL));
             std::thread::scope(|scope| {
                 let thread = std::thread::Builder::new().name("pages".into());
                 // SAFETY: the pages stay mapped while `self` is borrowed, which is longer than the scope lasts.
