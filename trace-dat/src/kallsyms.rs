@@ -2,7 +2,7 @@
 //!
 //! The text is that of `/proc/kallsyms`: address in hex, a type letter, the name, and for a module's symbol a tab and
 //! `[module]`. It has several megabytes on a usual kernel, most of whose lines are sorted by address: of those it is noted where each
-//! [`LINES`]th begins, and they are read again when a symbol among them is asked for. The other ones (of modules and BPF programs)
+//! sixteenth begins, and they are read again when a symbol among them is asked for. The other ones (of modules and BPF programs)
 //! have places in a table. An index by name is made when something asks by name more often.
 
 use std::sync::{
