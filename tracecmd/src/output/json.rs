@@ -1,7 +1,5 @@
 //! Records as JSON lines: one object for each event. What the members mean is said in docs/JSON.md.
 
-use std::cell::Cell;
-
 use trace_dat::{
     Decoder, Endian, Lost, Record,
     comm::UNKNOWN,
@@ -13,7 +11,7 @@ use trace_dat::{
 
 use super::{
     lines::Lines,
-    memo::{self, Found, Memo, Of, Rate},
+    memo::{Found, Memo, Of, TEXT},
 };
 use crate::report::{
     batch::Batch,
@@ -54,8 +52,6 @@ struct Column {
     size: usize,
     /// `__data_loc`, and whether it counts from the end of the field (`__rel_loc`).
     dynamic: Option<bool>,
-    /// Whether its long numbers come again.
-    rate: Cell<Rate>,
 }
 
 impl Column {
@@ -82,19 +78,7 @@ impl Column {
         };
         let relative = has(FieldFlags::RELATIVE);
         let dynamic = (has(FieldFlags::DYNAMIC) || relative).then_some(relative);
-        Column {
-            key: ShortText::new(&key),
-            kind,
-            offset: field.offset,
-            size: field.size,
-            dynamic,
-            rate: Cell::default(),
-        }
-    }
-
-    /// Whether it is a number.
-    fn is_number(&self) -> bool {
-        !matches!(self.kind, Kind::Text) && self.dynamic.is_none()
+        Column { key: ShortText::new(&key), kind, offset: field.offset, size: field.size, dynamic }
     }
 
     /// The bytes of the value in a record.
@@ -130,7 +114,7 @@ impl Column {
                 None => pen.piece(NULL),
             },
             Kind::U64 => match eight() {
-                Some(n) => long.write(n, &self.rate, pen),
+                Some(n) => long.write(n, pen),
                 None => pen.piece(NULL),
             },
             Kind::I64 => match eight() {
@@ -166,7 +150,7 @@ impl Column {
                         pen.byte(b',');
                     }
                     match (element.first_chunk().map(|b| endian.u64(*b)), signed) {
-                        (Some(n), false) => long.write(n, &self.rate, pen),
+                        (Some(n), false) => long.write(n, pen),
                         (Some(n), true) => pen.signed_dec(n as i64),
                         (None, _) => {
                             let n = endian.uint(element, 0, size).unwrap_or(0);
@@ -320,8 +304,6 @@ struct Shape<'a> {
     plain: bool,
     /// They are made of the record and of nothing else.
     own: bool,
-    /// Its fields are numbers.
-    numbers: bool,
 }
 
 impl<'a> Shape<'a> {
@@ -333,16 +315,12 @@ impl<'a> Shape<'a> {
         head.extend_from_slice(b",\"event\":");
         push_string(&mut head, event.name.as_bytes());
         head.extend_from_slice(b",\"fields\":{");
-        let columns: Vec<_> = event.fields.iter().enumerate().map(|(i, f)| Column::new(f, i == 0)).collect();
+        let columns = event.fields.iter().enumerate().map(|(i, f)| Column::new(f, i == 0)).collect();
         let plain = dec.writes_plain_text(event);
         let own = dec.text_is_of_record(event);
-        let numbers = !own && columns.iter().all(|c| c.is_number() && c.offset >= COMMON);
-        Shape { event, head: ShortText::new(&head), columns, plain, own, numbers }
+        Shape { event, head: ShortText::new(&head), columns, plain, own }
     }
 }
-
-/// Where the fields that all events have end.
-const COMMON: usize = 8;
 
 /// The events seen so far, by input and id.
 #[derive(Debug, Default)]
@@ -412,31 +390,24 @@ impl LongNumbers {
         LongNumbers(Box::new([(0, [0; 20], 0); LONG_NUMBERS]))
     }
 
-    /// Appends a number. `rate`: of such numbers.
+    /// Appends a number.
     #[inline(always)]
-    fn write(&mut self, n: u64, rate: &Cell<Rate>, pen: &mut Pen<'_>) {
+    fn write(&mut self, n: u64, pen: &mut Pen<'_>) {
         if n < LONG {
             return pen.dec(n);
         }
-        let mut hits = rate.get();
-        let looks = hits.is_good();
         let at = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize % LONG_NUMBERS;
-        match self.0.get_mut(at).filter(|_| looks) {
-            Some((number, digits, len)) if *number == n => {
-                hits.note(true);
-                pen.part(digits, *len as usize);
-            }
+        match self.0.get_mut(at) {
+            Some((number, digits, len)) if *number == n => pen.part(digits, *len as usize),
             slot => {
                 let start = pen.at();
                 pen.dec(n);
                 if let Some(slot) = slot {
-                    hits.note(false);
                     *slot = (n, [0; 20], (pen.at() - start) as u32);
                     slot.1.iter_mut().zip(pen.since(start)).for_each(|(to, digit)| *to = *digit);
                 }
             }
         }
-        rate.set(hits);
     }
 }
 
@@ -535,8 +506,6 @@ pub struct JsonPrinter<'a> {
     time: Time,
     long: LongNumbers,
     memo: Memo,
-    /// Fields of short records.
-    fields: Memo<3, 64, 256>,
     sheet: Sheet,
     text: Vec<u8>,
 }
@@ -567,7 +536,6 @@ impl<'a> JsonPrinter<'a> {
             time: Time::default(),
             long: LongNumbers::new(),
             memo: Memo::default(),
-            fields: Memo::default(),
             sheet: Sheet::default(),
             text: Vec::new(),
         }
@@ -587,7 +555,7 @@ impl<'a> JsonPrinter<'a> {
         }
         self.time.write(&mut pen, line.ts);
         let shape = self.shapes.get(stream, data);
-        let same = Of { stream: line.stream, cpu, common: true, data };
+        let same = Of { stream: line.stream, cpu, data };
         let found = match shape {
             Some(shape) if shape.own && line.extra.is_none() => self.memo.write(same, &mut pen),
             _ => Found::Unknown,
@@ -615,21 +583,13 @@ impl<'a> JsonPrinter<'a> {
         match shape {
             Some(shape) => {
                 lines.text(&shape.head);
-                let known = Of { stream: line.stream, cpu: 0, common: false, data };
-                let kept = if shape.numbers { self.fields.write(known, &mut lines.pen) } else { Found::Unknown };
-                if kept != Found::Yes {
-                    let (first, before) = (lines.pen.at(), lines.out.len());
-                    for column in &shape.columns {
-                        if lines.pen.at() > LINE {
-                            lines.flush();
-                        }
-                        column.write(stream.dec.endian(), data, &mut self.long, &mut lines);
+                for column in &shape.columns {
+                    if lines.pen.at() > LINE {
+                        lines.flush();
                     }
-                    lines.pen.piece(b"},\"text\":\"");
-                    if kept == Found::No && lines.out.len() == before {
-                        self.fields.keep(known, lines.pen.since(first));
-                    }
+                    column.write(stream.dec.endian(), data, &mut self.long, &mut lines);
                 }
+                lines.pen.piece(b"},\"text\":\"");
                 let (dec, event) = (&*stream.dec, shape.event);
                 let (note, seq) = (line.note, line.seq);
                 let cx = PrintCx { dec, event, rec: line.rec, reach: line.reach, ts: line.ts, note, seq };
@@ -673,7 +633,7 @@ fn write_own(cx: &PrintCx<'_>, lines: &mut Lines<'_, '_>, text: &mut Vec<u8>) {
     if text.last() == Some(&b'\n') {
         text.pop();
     }
-    if text.len() <= memo::LINE && is_plain(text) {
+    if text.len() <= TEXT && is_plain(text) {
         lines.pen.bytes(text);
     } else {
         push_escaped(lines.flush(), text);
@@ -743,7 +703,7 @@ mod tests {
         {
             for _ in 0..2 {
                 let mut pen = Pen::new(&mut sheet, 0);
-                long.write(n, &Cell::default(), &mut pen);
+                long.write(n, &mut pen);
                 assert_eq!(pen.since(0), n.to_string().as_bytes());
             }
         }

@@ -2,8 +2,12 @@
 
 use trace_dat::pen::Pen;
 
-/// Bytes of a kept line, at most.
-pub const LINE: usize = 384;
+/// How many texts are kept; a power of two.
+const SLOTS: usize = 1024;
+/// Words of a record …
+const WORDS: usize = 9;
+/// … and bytes of its text, at most.
+pub const TEXT: usize = 384;
 
 /// Whose text: all that it depends on.
 #[derive(Clone, Copy, Debug)]
@@ -12,15 +16,13 @@ pub struct Of<'d> {
     pub stream: u32,
     /// CPU, where it is part of the text.
     pub cpu: u32,
-    /// Whether flags and task may be.
-    pub common: bool,
     /// The record.
     pub data: &'d [u8],
 }
 
 /// The same as numbers.
 #[derive(Clone, Copy, Debug)]
-struct Key<const WORDS: usize> {
+struct Key {
     /// The record's bytes.
     words: [u64; WORDS],
     /// How many bytes there are, CPU and stream. 0 for no record.
@@ -38,18 +40,16 @@ fn word(data: &[u8], n: usize) -> u64 {
     }
 }
 
-impl<const WORDS: usize> Key<WORDS> {
+impl Key {
     /// `None` for a record that is too long.
     #[inline(always)]
-    fn new(of: Of<'_>) -> Option<Self> {
-        let Of { stream, cpu, common, data } = of;
+    fn new(of: Of<'_>) -> Option<Key> {
+        let Of { stream, cpu, data } = of;
         if data.len() > 8 * WORDS || !data.len().is_multiple_of(4) || stream > 0xffff || cpu > 0xffff {
             return None;
         }
         let rest = u64::from(stream) << 48 | u64::from(cpu) << 32 | (data.len() as u64 + 1);
-        // The first word has the event's number, flags and the task.
-        let mask = |n| if n == 0 && !common { 0xffff } else { u64::MAX };
-        Some(Key { words: std::array::from_fn(|n| word(data, n) & mask(n)), rest })
+        Some(Key { words: std::array::from_fn(|n| word(data, n)), rest })
     }
 
     /// Number of the event.
@@ -58,40 +58,38 @@ impl<const WORDS: usize> Key<WORDS> {
         self.words.first().map_or(0, |w| *w as u16)
     }
 
-    /// A number that all of it is mixed into.
     #[inline(always)]
-    fn mixed(&self) -> usize {
-        let words = self.words.iter().enumerate();
-        let all = words.fold(self.rest.rotate_left(27), |all, (n, word)| all ^ word.rotate_left(11 * n as u32 % 64));
-        let mixed = all.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 40) as usize
+    fn slot(&self) -> usize {
+        let [a, b, c, d, e, f, g, h, i] = self.words;
+        let one = a ^ b.rotate_left(11) ^ c.rotate_left(22) ^ d.rotate_left(33) ^ i.rotate_left(38);
+        let two = e.rotate_left(44) ^ f.rotate_left(55) ^ g.rotate_left(5) ^ h.rotate_left(16);
+        let mixed = (one ^ two ^ self.rest.rotate_left(27)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 54) as usize % SLOTS
     }
 }
 
-impl<const WORDS: usize> PartialEq for Key<WORDS> {
+impl PartialEq for Key {
     /// Without a branch for each word.
     #[inline(always)]
-    fn eq(&self, other: &Self) -> bool {
+    fn eq(&self, other: &Key) -> bool {
         let differs = self.words.iter().zip(&other.words).fold(self.rest ^ other.rest, |bits, (a, b)| bits | (a ^ b));
         differs == 0
     }
 }
 
 #[derive(Clone, Debug)]
-struct Slot<const WORDS: usize, const TEXT: usize> {
-    key: Key<WORDS>,
+struct Slot {
+    key: Key,
     len: usize,
     text: [u8; TEXT],
 }
 
-/// Texts of records of up to so many words, by all that they depend on. They are kept when there were many records.
-///
-/// `SLOTS` is a power of two.
+/// Texts of records, by all that they depend on. They are kept when there were many records.
 #[derive(Debug, Default)]
-pub struct Memo<const WORDS: usize = 9, const TEXT: usize = LINE, const SLOTS: usize = 1024> {
+pub struct Memo {
     /// Records that were asked for before there was memory.
     asked: u32,
-    slots: Vec<Slot<WORDS, TEXT>>,
+    slots: Vec<Slot>,
     /// By the lowest bits of an event's number.
     rates: Vec<Rate>,
 }
@@ -113,13 +111,13 @@ pub enum Found {
     Unknown,
 }
 
-impl<const WORDS: usize, const TEXT: usize, const SLOTS: usize> Memo<WORDS, TEXT, SLOTS> {
+impl Memo {
     /// Writes the text of this record, if it is kept.
     #[inline(always)]
     pub fn write(&mut self, of: Of<'_>, pen: &mut Pen<'_>) -> Found {
         let Some(key) = Key::new(of) else { return Found::Unknown };
         let rate = self.rates.get_mut(usize::from(key.id()) % RATES);
-        let slot = self.slots.get(key.mixed() % SLOTS);
+        let slot = self.slots.get(key.slot());
         let (Some(rate), Some(slot)) = (rate, slot) else {
             self.begin();
             return Found::Unknown;
@@ -151,7 +149,7 @@ impl<const WORDS: usize, const TEXT: usize, const SLOTS: usize> Memo<WORDS, TEXT
     #[inline(never)]
     pub fn keep(&mut self, of: Of<'_>, text: &[u8]) {
         if let Some(key) = Key::new(of)
-            && let Some(slot) = self.slots.get_mut(key.mixed() % SLOTS)
+            && let Some(slot) = self.slots.get_mut(key.slot())
             && let Some(to) = slot.text.get_mut(..text.len())
         {
             to.copy_from_slice(text);
@@ -162,7 +160,7 @@ impl<const WORDS: usize, const TEXT: usize, const SLOTS: usize> Memo<WORDS, TEXT
 
 /// Whether it pays to look for a kind of records: it does not for those whose bytes are always others.
 #[derive(Clone, Copy, Debug)]
-pub struct Rate {
+struct Rate {
     /// Falls with records that are not found.
     credit: u32,
     /// So many records are not looked for.
@@ -182,7 +180,7 @@ impl Rate {
 
     /// Whether to look for the next record.
     #[inline(always)]
-    pub fn is_good(&mut self) -> bool {
+    fn is_good(&mut self) -> bool {
         let good = self.rest == 0;
         if !good {
             self.rest -= 1;
@@ -192,7 +190,7 @@ impl Rate {
 
     /// Notes what became of a look.
     #[inline(always)]
-    pub fn note(&mut self, hit: bool) {
+    fn note(&mut self, hit: bool) {
         if hit {
             if self.credit < Self::MOST {
                 self.credit += 1;
@@ -214,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_was_kept_is_found() {
-        let mut memo: Memo = Memo::default();
+        let mut memo = Memo::default();
         let mut sheet = Sheet::default();
         let mut text = |memo: &mut Memo, of: Of<'_>| {
             let mut pen = Pen::new(&mut sheet, 0);
@@ -225,16 +223,16 @@ mod tests {
         let new = (Found::No, String::new());
         let record = |n: u32, len: usize| -> Vec<u8> { (0..len).map(|i| (n >> (8 * (i % 4))) as u8).collect() };
         for _ in 0..FEW {
-            assert_eq!(text(&mut memo, Of { stream: 0, cpu: 0, common: true, data: &[] }).0, Found::Unknown);
+            assert_eq!(text(&mut memo, Of { stream: 0, cpu: 0, data: &[] }).0, Found::Unknown);
         }
-        assert_eq!(text(&mut memo, Of { stream: 0, cpu: 0, common: true, data: &[] }), new);
+        assert_eq!(text(&mut memo, Of { stream: 0, cpu: 0, data: &[] }), new);
         for len in (4..=72).step_by(4) {
             for n in [1, 77, u32::MAX] {
                 for (stream, cpu) in [(0, 0), (0, 1), (1, 0), (500, 600)] {
                     memo.rates.clear(); // each of these is new
                     memo.rates.resize(RATES, Rate::default());
                     let data = record(n, len);
-                    let of = Of { stream, cpu, common: true, data: &data };
+                    let of = Of { stream, cpu, data: &data };
                     let want = format!("{len} {n} {stream} {cpu}");
                     assert_eq!(text(&mut memo, of), new);
                     memo.keep(of, want.as_bytes());
@@ -245,25 +243,18 @@ mod tests {
         }
         // Zeros at the end count.
         let (short, long) = (record(0, 8), record(0, 12));
-        let [short, long] = [&short, &long].map(|data| Of { stream: 1, cpu: 1, common: true, data });
+        let [short, long] = [&short, &long].map(|data| Of { stream: 1, cpu: 1, data });
         memo.keep(short, b"short");
         memo.keep(long, b"long");
         assert_eq!(text(&mut memo, long), (Found::Yes, "long".into()));
         assert_ne!(text(&mut memo, short), (Found::Yes, "long".into()));
         for (stream, cpu, len) in [(0, 0, 76), (0, 0, 7), (1 << 16, 0, 8), (0, 1 << 16, 8)] {
-            assert_eq!(text(&mut memo, Of { stream, cpu, common: true, data: &record(1, len) }).0, Found::Unknown);
+            assert_eq!(text(&mut memo, Of { stream, cpu, data: &record(1, len) }).0, Found::Unknown);
         }
-        // Without the task.
-        let (mut one, mut other) = (record(3, 16), record(3, 16));
-        (one[4], other[4]) = (1, 2);
-        let [one, other] = [&one, &other].map(|data| Of { stream: 1, cpu: 0, common: false, data });
-        memo.keep(one, b"both");
-        assert_eq!(text(&mut memo, other), (Found::Yes, "both".into()));
-        assert_ne!(text(&mut memo, Of { common: true, ..other }).0, Found::Yes);
-        memo.keep(long, &[b'x'; LINE + 1]);
+        memo.keep(long, &[b'x'; TEXT + 1]);
         assert_eq!(text(&mut memo, long).1, "long");
-        memo.keep(long, &[b'x'; LINE]);
-        assert_eq!(text(&mut memo, long).1.len(), LINE);
+        memo.keep(long, &[b'x'; TEXT]);
+        assert_eq!(text(&mut memo, long).1.len(), TEXT);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
 use crate::output::{
     color::{self, Paint},
     lines::Lines,
-    memo::{self, Found, Memo, Of},
+    memo::{Found, Memo, Of, TEXT},
 };
 
 /// Which columns a line has, and for whom.
@@ -248,7 +248,7 @@ impl<'a> LinePrinter<'a> {
         if let Some(Named { event, column, own }) = events.get(stream, rec.data, columns) {
             heads.write(&mut lines, stream, columns, line, HeadOf { pid, cpu: rec.cpu, flags, preempt });
             self.time.write(&mut lines, line.ts, stream.time);
-            let same = Of { stream: line.stream, cpu: 0, common: true, data: rec.data };
+            let same = Of { stream: line.stream, cpu: 0, data: rec.data };
             let found = if *own { self.memo.write(same, &mut lines.pen) } else { Found::Unknown };
             let (note, seq) = (line.note, line.seq);
             let cx = PrintCx { dec: &stream.dec, event, rec: *rec, reach: line.reach, ts: line.ts, note, seq };
@@ -304,7 +304,7 @@ fn write_and_keep(
     text.push(b':');
     column.push(text);
     push_info(cx, false, text);
-    if text.len() <= memo::LINE {
+    if text.len() <= TEXT {
         lines.pen.bytes(text);
         memo.keep(same, text);
     } else {
