@@ -193,11 +193,7 @@ impl Decompressor {
         claimed: u64,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        if claimed > METADATA_MAX {
-            let why = "bytes unpacked are more than any metadata has";
-            return Err(Error::BadValue { what: "compressed section", offset, value: claimed, why });
-        }
-        let claimed = usize::try_from(claimed).unwrap_or(usize::MAX);
+        let claimed = metadata_len(offset, claimed)?;
         out.clear();
         if claimed <= packed.len().saturating_mul(100).max(1 << 20) {
             if out.capacity() < claimed {
@@ -217,6 +213,17 @@ impl Decompressor {
             return Err(damaged(offset, codec, "larger than it says"));
         }
         Ok(())
+    }
+}
+
+/// The unpacked length that metadata claims to have, unless it is too large to be true.
+pub(crate) fn metadata_len(offset: u64, claimed: u64) -> Result<usize> {
+    match usize::try_from(claimed) {
+        Ok(len) if claimed <= METADATA_MAX => Ok(len),
+        _ => {
+            let why = "bytes unpacked are more than any metadata has";
+            Err(Error::BadValue { what: "compressed section", offset, value: claimed, why })
+        }
     }
 }
 

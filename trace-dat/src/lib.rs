@@ -53,6 +53,7 @@ pub mod kallsyms;
 pub mod lazy;
 pub mod pages;
 pub mod pen;
+pub mod plain;
 pub mod plugin;
 pub mod print;
 pub mod printk;

@@ -102,12 +102,11 @@ pub(crate) fn write(cx: &PrintCx<'_>, pen: &mut Pen<'_>) -> bool {
 
 /// Whether [`write`] writes nothing but printable ASCII without quotation marks and backslashes for an event.
 pub(crate) fn is_plain(dec: &Decoder, event: &Event) -> bool {
-    let plain = |text: &[u8]| text.iter().all(|b| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\'));
     match mode(dec, event) {
         Mode::Raw => false,
         Mode::Plugin { printer, .. } => printer.writes_symbols() && dec.symbols().are_plain(),
         Mode::Fmt => match program(dec, event) {
-            Program::Numbers(numbers) => numbers.texts().all(plain),
+            Program::Numbers(numbers) => numbers.texts().all(crate::plain::is_plain),
             _ => false,
         },
     }

@@ -17,6 +17,7 @@ use crate::{
     compress::Codec,
     decoder::{Decoder, DecoderParts},
     lazy::{FormatTexts, LazyFormats, LazyText},
+    pages::Text,
     read::{
         header::{Header, PageLayout},
         option::{RawOption, TypedOption},
@@ -423,45 +424,10 @@ impl TraceFile {
         let mut parts = DecoderParts::new(self.endian(), self.long_size(), self.page_size().into());
         let meta = &self.parsed.meta;
         let warnings = &self.shared.warnings;
-        let place = |part: &Part| Place { offset: Some(part.offset()), ..Place::default() };
-        let lazy = |part: &Option<Part>, long: bool, lost: &'static str| match part.clone() {
-            None => LazyText::None,
-            Some(part) => {
-                let warnings = warnings.clone();
-                LazyText::read(move || {
-                    let mut told = |error| warnings.push(place(&part), error, "");
-                    let text = part.read_sized(if long { 8 } else { 4 }, &mut told);
-                    Ok(text.unwrap_or_else(|error| {
-                        warnings.push(place(&part), error, lost);
-                        Vec::new()
-                    }))
-                })
-            }
-        };
-        if let Some(part) = meta.kallsyms.clone() {
-            let warnings = warnings.clone();
-            parts.kallsyms = LazyText::read(move || {
-                let mut told = |error| warnings.push(place(&part), error, "");
-                Ok(part.read_sized_lines(&mut told).unwrap_or_else(|error| {
-                    warnings.push(place(&part), error, "the kernel's symbols");
-                    Vec::new().into()
-                }))
-            });
-        }
-        parts.printk = lazy(&meta.printk, false, "printk formats");
-        parts.cmdlines = lazy(&meta.cmdlines, true, "names of processes");
-        parts.btf = match self.btf() {
-            None => LazyText::None,
-            Some(part) => {
-                let warnings = warnings.clone();
-                LazyText::read(move || {
-                    Ok(part.read_text().unwrap_or_else(|error| {
-                        warnings.push(place(&part), error, "BTF");
-                        Vec::new().into()
-                    }))
-                })
-            }
-        };
+        parts.kallsyms = lazy(&meta.kallsyms, warnings, "the kernel's symbols", Part::read_sized_lines);
+        parts.printk = lazy(&meta.printk, warnings, "printk formats", |part, told| part.read_sized(4, told));
+        parts.cmdlines = lazy(&meta.cmdlines, warnings, "names of processes", |part, told| part.read_sized(8, told));
+        parts.btf = lazy(&self.btf(), warnings, "BTF", |part, _| part.read_text());
         let (meta, warnings) = (meta.clone(), warnings.clone());
         parts.formats = LazyFormats::Read(Box::new(move || {
             let (texts, result) = meta.formats();
@@ -565,6 +531,25 @@ impl TraceFile {
         }
         inputs
     }
+}
+
+/// A text of the metadata, read when first needed; what is wrong with it, or that it is `lost`, is told to the warnings then.
+fn lazy<T: Into<Text> + From<Vec<u8>>>(
+    part: &Option<Part>,
+    warnings: &Warnings,
+    lost: &'static str,
+    read: impl Fn(&Part, &mut dyn FnMut(Error)) -> Result<T> + Send + Sync + 'static,
+) -> LazyText {
+    let Some(part) = part.clone() else { return LazyText::None };
+    let warnings = warnings.clone();
+    let place = Place { offset: Some(part.offset()), ..Place::default() };
+    LazyText::read(move || {
+        let text = read(&part, &mut |error| warnings.push(place.clone(), error, ""));
+        Ok(text.unwrap_or_else(|error| {
+            warnings.push(place.clone(), error, lost);
+            Vec::new().into()
+        }))
+    })
 }
 
 /// A number as C's `strtoull` with base 0 reads it: decimal, `0x` hexadecimal, `0` octal, with a sign. 0 when there is none.

@@ -2,7 +2,7 @@
 
 use crate::{
     Endian, Error, Result,
-    compress::{Codec, Decompressor, METADATA_MAX, unpack_from},
+    compress::{Codec, Decompressor, METADATA_MAX, metadata_len, unpack_from},
     cursor::{Cursor, FileCursor},
     lazy::{FormatText, FormatTexts, system_number},
     pages::Text,
@@ -237,11 +237,7 @@ impl Part {
     pub(crate) fn read_text(&self) -> Result<Text> {
         let sizes = if self.chunks { None } else { self.packed_sizes()? };
         let (Some(codec), Some((packed, unpacked))) = (self.packed, sizes) else { return self.read().map(Text::from) };
-        if u64::from(unpacked) > METADATA_MAX {
-            let why = "bytes unpacked are more than any metadata has";
-            return Err(Error::BadValue { what: self.what, offset: self.offset, value: unpacked.into(), why });
-        }
-        let mut text = Text::zeroed(unpacked as usize);
+        let mut text = Text::zeroed(metadata_len(self.offset, unpacked.into())?);
         let unpack = |text: &mut [u8]| {
             unpack_from(codec, &self.source, (self.what, self.offset.saturating_add(8), packed.into()), text)
         };
@@ -257,15 +253,9 @@ impl Part {
     /// As [`Part::read_sized32`].
     pub(crate) fn read_sized_lines(&self, told: &mut dyn FnMut(Error)) -> Result<Text> {
         let mut text = self.read_text()?;
-        let have = text.len() as u64;
-        let Some((word, lines)) = text.split_first_chunk_mut::<4>() else {
-            let truncated = Error::Truncated { what: self.what, offset: self.offset, need: 4, have };
-            return if have == 0 { Ok(text) } else { Err(truncated) };
-        };
-        let size = self.endian.u32(*word);
-        self.wrong_size(size.into(), lines.len() as u64).into_iter().for_each(told);
-        *word = *b"\n\n\n\n";
-        text.truncate(usize::try_from(size).unwrap_or(usize::MAX).saturating_add(4));
+        let end = self.sized_end(&text, 4, told)?;
+        text.truncate(end);
+        text.iter_mut().take(4).for_each(|byte| *byte = b'\n');
         Ok(text)
     }
 
@@ -275,18 +265,21 @@ impl Part {
     /// As [`Part::read_sized32`].
     pub(crate) fn read_sized(&self, width: usize, told: &mut dyn FnMut(Error)) -> Result<Vec<u8>> {
         let mut data = self.read()?;
-        let size = match self.endian.uint(&data, 0, width) {
-            Some(size) => size,
-            None if data.is_empty() => return Ok(data),
-            None => {
-                let (need, have) = (width as u64, data.len() as u64);
-                return Err(Error::Truncated { what: self.what, offset: self.offset, need, have });
-            }
-        };
-        data.drain(..width.min(data.len()));
-        self.wrong_size(size, data.len() as u64).into_iter().for_each(told);
-        data.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+        let end = self.sized_end(&data, width, told)?;
+        data.truncate(end);
+        data.drain(..width.min(end));
         Ok(data)
+    }
+
+    /// Where the content ends that begins with its size in a word of so many bytes; `told` gets to know of a wrong size. 0 for no content.
+    fn sized_end(&self, data: &[u8], width: usize, told: &mut dyn FnMut(Error)) -> Result<usize> {
+        let Some(size) = self.endian.uint(data, 0, width) else {
+            let (need, have) = (width as u64, data.len() as u64);
+            let truncated = Error::Truncated { what: self.what, offset: self.offset, need, have };
+            return if have == 0 { Ok(0) } else { Err(truncated) };
+        };
+        self.wrong_size(size, (data.len() - width) as u64).into_iter().for_each(told);
+        Ok(usize::try_from(size).unwrap_or(usize::MAX).saturating_add(width))
     }
 
     /// The texts of a section of event formats: those of `ftrace` (a count and files) or of all other systems. The section's content

@@ -5,6 +5,7 @@ use trace_dat::{
     comm::UNKNOWN,
     format::{Event, Field, FieldFlags},
     pen::{Pen, Sheet},
+    plain::{is_plain, is_special},
     plugin::PrintCx,
     short::{ShortText, push_start},
 };
@@ -212,31 +213,6 @@ fn hidden(text: &[u8]) -> Option<(char, usize)> {
         [0xe2, 0x81, b @ 0xa6..=0xa9, ..] => char::from_u32(0x2040 + u32::from(*b & 0x3f)).map(|c| (c, 3)),
         _ => None,
     }
-}
-
-/// Whether the text is a JSON string as it is.
-///
-/// Nearly all texts are plain ASCII; pieces of fixed size are looked at without a branch, which compilers turn into vector code.
-#[inline]
-fn is_plain(text: &[u8]) -> bool {
-    fn all<const N: usize>(text: &[u8; N]) -> bool {
-        text.iter().fold(0, |any, &b| any | is_special(b)) == 0
-    }
-    let (pieces, rest) = text.as_chunks::<16>();
-    // The last piece may overlap the one before.
-    let end = match (text.last_chunk::<16>(), text.first_chunk::<8>(), text.last_chunk::<8>()) {
-        _ if rest.is_empty() => true,
-        (Some(last), ..) => all(last),
-        (None, Some(first), Some(last)) => all(first) && all(last),
-        _ => rest.iter().all(|b| is_special(*b) == 0),
-    };
-    end && pieces.iter().all(all)
-}
-
-/// Not 0 for a byte that stands for something else in a JSON string, or is no printable ASCII.
-#[inline(always)]
-fn is_special(b: u8) -> u8 {
-    u8::from(b < b' ') | u8::from(b == b'"') | u8::from(b == b'\\') | u8::from(b >= 0x7f)
 }
 
 /// The length of a text before its first NUL, if it is [plain](is_plain) up to there.
@@ -510,9 +486,6 @@ pub struct JsonPrinter<'a> {
     text: Vec<u8>,
 }
 
-/// What stands behind a text.
-const LINE_END: &[u8; 3] = b"\"}\n";
-
 /// So many bytes may wait in the middle of a line.
 const LINE: usize = 4 << 10;
 
@@ -605,12 +578,10 @@ impl<'a> JsonPrinter<'a> {
                         lines.pen.go_to(start);
                         push_escaped(lines.flush(), &self.text);
                     }
-                } else if shape.own {
-                    write_own(&cx, &mut lines, &mut self.text);
                 } else {
-                    push_info(&cx, lines.flush(), &mut self.text);
+                    push_info(&cx, &mut lines, &mut self.text);
                 }
-                lines.pen.piece(LINE_END);
+                lines.pen.piece(b"\"}\n");
                 if found == Found::No && stays && lines.out.len() == before {
                     self.memo.keep(same, lines.pen.since(first));
                 }
@@ -625,35 +596,18 @@ impl<'a> JsonPrinter<'a> {
     }
 }
 
-/// Appends the text of an event as [`push_info`] does, on the sheet if it is short, so that it can be kept.
+/// Appends an event's text, which may be of any length, as the inside of a JSON string: a short one on the sheet, so that it can be kept.
 #[inline(never)]
-fn write_own(cx: &PrintCx<'_>, lines: &mut Lines<'_, '_>, text: &mut Vec<u8>) {
+fn push_info(cx: &PrintCx<'_>, lines: &mut Lines<'_, '_>, text: &mut Vec<u8>) {
     text.clear();
     cx.dec.print_info(cx, text);
     if text.last() == Some(&b'\n') {
         text.pop();
     }
-    if text.len() <= TEXT && is_plain(text) {
-        lines.pen.bytes(text);
-    } else {
-        push_escaped(lines.flush(), text);
-    }
-}
-
-/// Appends an event's text, which may be of any length, as the inside of a JSON string.
-#[inline(never)]
-fn push_info(cx: &PrintCx<'_>, out: &mut Vec<u8>, text: &mut Vec<u8>) {
-    let start = out.len();
-    cx.dec.print_info(cx, out);
-    if out.len() > start && out.last() == Some(&b'\n') {
-        out.pop();
-    }
-    let written = out.get(start..).unwrap_or_default();
-    if !is_plain(written) {
-        text.clear();
-        text.extend_from_slice(written);
-        out.truncate(start);
-        push_escaped(out, text);
+    match is_plain(text) {
+        true if text.len() <= TEXT => lines.pen.bytes(text),
+        true => lines.flush().extend_from_slice(text),
+        false => push_escaped(lines.flush(), text),
     }
 }
 
@@ -752,22 +706,6 @@ mod tests {
         out.clear();
         push_string(&mut out, "a\u{9b}b\u{202e}c\u{2066}\u{20ac}\u{e9}\u{2028}".as_bytes());
         assert_eq!(String::from_utf8_lossy(&out), "\"a\\u009bb\\u202ec\\u2066\u{20ac}\u{e9}\u{2028}\"");
-    }
-
-    #[test]
-    fn special_bytes_are_found_wherever_they_stand() {
-        for len in 0..60 {
-            let mut text = vec![b'x'; len];
-            assert!(is_plain(&text));
-            for at in 0..len {
-                for b in [0, b'\n', 0x1f, b'"', b'\\', 0x7f, 0x80, 0xff] {
-                    text[at] = b;
-                    assert!(!is_plain(&text), "{b} at {at} of {len}");
-                }
-                text[at] = if at % 2 == 0 { b' ' } else { b'~' };
-                assert!(is_plain(&text));
-            }
-        }
     }
 
     #[test]

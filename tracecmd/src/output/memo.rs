@@ -64,7 +64,7 @@ impl Key {
         let one = a ^ b.rotate_left(11) ^ c.rotate_left(22) ^ d.rotate_left(33) ^ i.rotate_left(38);
         let two = e.rotate_left(44) ^ f.rotate_left(55) ^ g.rotate_left(5) ^ h.rotate_left(16);
         let mixed = (one ^ two ^ self.rest.rotate_left(27)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 54) as usize % SLOTS
+        ((mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32) as usize % SLOTS
     }
 }
 
